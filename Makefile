@@ -1,0 +1,115 @@
+# `make help` lists the targets. Everything is incremental; the first run sets the tree up.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+JOBS ?= $(shell nproc)
+VENV := .venv/bin
+STAMP := build/.setup
+# The tools of the environment, for CMake's look-ups too; tc and ip may be in sbin.
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export JOBS
+
+CPP_FILES = $(shell find include src cli tests benchmarks examples \
+	\( -name '*.h' -o -name '*.cc' \) 2>/dev/null)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][^:]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml tools/setup.sh tools/requirements.py tools/link_package.py
+	bash tools/setup.sh
+	@mkdir -p build && touch $@
+
+.venv/bin/python:
+	@rm -f $(STAMP)
+
+.PHONY: setup
+setup: .venv/bin/python $(STAMP) ## check the system, make .venv, install the pinned tools
+
+# Configured once; ninja configures again by itself when CMake files, globs or torch change.
+build/%/build.ninja: CMakePresets.json | setup
+	cmake --preset $*
+	@touch $@
+
+.PHONY: build
+build: setup build/release/build.ninja ## build the Python package in place, and the command
+	cmake --build --preset release --parallel $(JOBS)
+
+.PHONY: demo
+demo: build ## the demonstration
+	python -m dynaflow demo
+
+# ctest with the C++ tests of one preset
+define run_ctest
+	cmake --build --preset $(1) --parallel $(JOBS)
+	ctest --preset $(1) --parallel $(JOBS)
+endef
+
+.PHONY: test
+test: test-cpp asan tsan test-python ## all tests: C++, sanitizers, Python, distributed, lint
+
+.PHONY: test-cpp
+test-cpp: setup build/dev/build.ninja ## C++ tests with debug checks
+	$(call run_ctest,dev)
+
+.PHONY: asan
+asan: setup build/asan/build.ninja ## C++ tests under AddressSanitizer and UBSan
+	$(call run_ctest,asan)
+
+.PHONY: tsan
+tsan: setup build/tsan/build.ninja ## C++ tests under ThreadSanitizer
+	$(call run_ctest,tsan)
+
+.PHONY: test-python
+test-python: build ## Python, distributed and lint tests
+	python -m pytest -m "not slow and not gpu" tests
+
+.PHONY: gpu
+gpu: build ## tests that need a CUDA device
+	python -m pytest -m gpu tests
+
+.PHONY: soak
+soak: build ## tests that take minutes
+	python -m pytest -m slow tests
+
+.PHONY: check-2.11
+check-2.11: setup ## compile the adapter against PyTorch 2.11 (downloads its wheel)
+	bash tools/check_torch.sh 2.11
+
+.PHONY: lint
+lint: setup ## formatting, ruff, layers, sizes, words; all are run
+	@status=0; \
+	check() { echo "$$*" | cut -c1-80; "$$@" || status=1; }; \
+	check ruff check .; \
+	check ruff format --check .; \
+	$(if $(CPP_FILES),check clang-format --dry-run --Werror $(CPP_FILES);) \
+	for lint in layers sizes words; do check python tests/lint/check_$$lint.py; done; \
+	exit $$status
+
+.PHONY: format
+format: setup ## format the sources
+	ruff check --fix-only --quiet .
+	ruff format .
+	$(if $(CPP_FILES),clang-format -i $(CPP_FILES))
+
+# One stamp a file, so that only changed files are checked again. A header does not count.
+TIDY_FILES = $(shell find src cli -name '*.cc' -not -path 'src/torch/*' -not -path 'src/bindings/*')
+
+.PHONY: tidy
+tidy: setup build/dev/build.ninja ## clang-tidy on the core (naming, bugprone, performance)
+	@python tools/requirements.py tidy | python tools/installed.py || \
+		python -m pip install -qq $$(python tools/requirements.py tidy)
+	@$(MAKE) --no-print-directory $(TIDY_FILES:%=build/tidy/%.ok)
+
+build/tidy/%.ok: % .clang-tidy
+	clang-tidy --quiet -p build/dev --extra-arg=-Wno-unknown-warning-option $<
+	@mkdir -p $(@D) && touch $@
+
+.PHONY: clean
+clean: ## remove what was built; .venv stays
+	rm -rf build python/dynaflow/*.so
+	find python tests -name __pycache__ -prune -exec rm -rf {} +

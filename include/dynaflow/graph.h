@@ -1,0 +1,170 @@
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "dynaflow/size_expr.h"
+#include "dynaflow/text.h"
+
+namespace dynaflow {
+
+using OpId = int32_t;     // index in Graph::ops
+using ValueId = int32_t;  // index in Graph::values
+inline constexpr int32_t kNoId = -1;
+
+/// Element types, named as in PyTorch.
+enum class DType : uint8_t {
+  kBool, kUInt8, kInt8, kInt16, kInt32, kInt64, kFloat16, kBFloat16, kFloat32, kFloat64, kComplex64, kComplex128,
+};
+int64_t item_size(DType dtype);  // bytes
+std::string_view dtype_name(DType dtype);
+/// Throws GraphError listing the known names.
+DType dtype_from_name(std::string_view name);
+
+/// A dynamic size. `hint` is the value seen at capture; plans are packed for it but hold for every value.
+struct Symbol {
+  std::string name;
+  int64_t min = 0;
+  int64_t max = INT64_MAX;
+  int64_t hint = 0;
+  int32_t input = kNoId;  // the caller's argument that carries it as an integer, if one does
+
+  bool operator==(const Symbol&) const = default;
+};
+
+/// What is known of a tensor before it exists. Sizes and strides in elements.
+struct TensorMeta {
+  DType dtype = DType::kFloat32;
+  std::vector<SizeExpr> shape;
+  std::vector<SizeExpr> strides;
+  SizeExpr offset;
+
+  bool operator==(const TensorMeta&) const = default;
+};
+/// The strides of a dense row-major tensor of that shape.
+std::vector<SizeExpr> contiguous_strides(const std::vector<SizeExpr>& shape);
+
+/// Where a value comes from.
+enum class Origin : uint8_t {
+  kInput,      // the caller's argument `index`, another tensor at every call
+  kParameter,  // the caller's argument `index`, the same tensor call after call
+  kConstant,   // a tensor lifted at capture; `index` in the capture's list
+  kOp,         // output `index` of op `op`
+};
+
+struct Value {
+  std::string name;
+  TensorMeta meta;
+  Origin origin = Origin::kOp;
+  int32_t index = 0;
+  OpId op = kNoId;
+  ValueId alias_of = kNoId;  // the value whose storage it shares (one step up), or kNoId
+
+  bool operator==(const Value&) const = default;
+};
+
+struct Arg;
+using ArgList = std::vector<Arg>;
+
+/// An argument that names something of the host framework: dtype(float32), device(cpu), layout(strided)...
+struct NamedConstant {
+  std::string kind;
+  std::string name;
+  bool operator==(const NamedConstant&) const = default;
+};
+struct ValueRef {
+  ValueId id = kNoId;
+  bool operator==(const ValueRef&) const = default;
+};
+
+/// One argument of a dispatcher call. Integers are SizeExpr, also when they are constants.
+struct Arg {
+  std::variant<std::monostate, bool, SizeExpr, double, std::string, ValueRef, NamedConstant, ArgList> data;
+  bool operator==(const Arg&) const = default;
+};
+
+enum class OpKind : uint8_t {
+  kCompute,     // a kernel
+  kView,        // output shares its input's storage; nothing is launched
+  kCollective,  // a kernel over a process group
+  kOpaque,      // a call that needs the Python interpreter
+};
+
+/// What an op does beyond computing its outputs.
+struct Effects {
+  std::vector<ValueId> writes;  // values it changes in place
+  bool random = false;          // draws from the random generator
+  bool host_sync = false;       // makes the host wait for the device
+  bool reads_context = false;   // reads per-batch state of the host system
+
+  bool any() const { return !writes.empty() || random || host_sync || reads_context; }
+  bool operator==(const Effects&) const = default;
+};
+
+/// One dispatcher call.
+struct Op {
+  std::string name;        // unique in the graph
+  std::string target;      // "aten.mm.default"
+  std::string out_target;  // "aten.mm.out" where a true out= overload exists, else empty
+  OpKind kind = OpKind::kCompute;
+  ArgList args;            // all of the schema's arguments, in its order, defaults included
+  std::vector<ValueId> outputs;
+  Effects effects;
+  std::string group;       // kCollective: the process group's name
+  std::string module;      // path of the module that called it: "model.layers.3.mlp"
+  std::string module_type; // its class and its ancestors', outermost first, separated by '/'
+  std::vector<std::string> marks;  // from df.mark(...)
+
+  bool operator==(const Op&) const = default;
+};
+
+/// Two sizes that the graph takes for equal; checked in every run.
+struct SizeEquality {
+  SizeExpr left;
+  SizeExpr right;
+  bool operator==(const SizeEquality&) const = default;
+};
+
+/// What the model computes: ops in program order, each use after its definition. Immutable once built.
+struct Graph {
+  std::string name;
+  std::vector<Symbol> symbols;
+  std::vector<Value> values;
+  std::vector<Op> ops;
+  std::vector<Arg> outputs;          // values, sizes or none, in the order that the caller expects
+  std::vector<SizeEquality> guards;
+  std::string batch_symbol;          // the symbol that micro-batches split, or empty
+  SizeExpr tokens;                   // rows of work in a batch: batch, or batch * sequence
+
+  bool operator==(const Graph&) const = default;
+  const Symbol* find_symbol(std::string_view symbol_name) const;
+};
+using GraphPtr = std::shared_ptr<const Graph>;
+
+/// The value that owns the storage: follows alias_of to its end.
+ValueId storage_root(const Graph& graph, ValueId value);
+/// Values an op reads, in argument order, lists flattened; a value may occur twice.
+std::vector<ValueId> op_inputs(const Op& op);
+/// "all_reduce" for "_c10d_functional.all_reduce.default": the name that SplitFunc patterns match.
+std::string_view short_target(std::string_view target);
+
+/// Applies what schemas do not say: ops that return their input's storage though the schema calls it fresh
+/// (_unsafe_view, wait_tensor), and copies of a waited collective back into its source, which are the
+/// collective's result itself. Returns the corrected graph. The table is in src/graph/corrections.cc.
+Graph apply_corrections(Graph graph);
+
+/// Throws GraphError when a use precedes its definition, an id is out of range, a name occurs twice or a size
+/// uses an unknown symbol.
+void check(const Graph& graph);
+
+/// Text form; parse_graph(print(g)) == g.
+text::Section to_text(const Graph& graph);
+Graph graph_from_text(const text::Section& section);
+std::string print(const Graph& graph);
+/// Reads a document with one `graph:` section, applies no corrections, and checks it.
+Graph parse_graph(std::string_view source);
+
+}  // namespace dynaflow

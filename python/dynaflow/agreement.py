@@ -1,0 +1,77 @@
+"""Ranks agree on a plan's collectives before it runs.
+
+Through the group's store, never through a collective: a collective would hang in the very case this is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from dynaflow.errors import AgreementError
+from dynaflow.groups import group_timeout, resolve
+
+DEFAULT_TIMEOUT_S = 60.0
+
+
+def agree(group_name: str, lines: Sequence[str], timeout_s: float | None = None) -> None:
+    """Returns once every rank of the group has published the same `lines`.
+
+    Raises AgreementError that shows the first difference, or names the ranks that published nothing within
+    `timeout_s` (default: the group's timeout, at most a minute).
+    """
+    group = resolve(group_name)
+    rank, size = group.rank(), group.size()
+    if timeout_s is None:
+        timeout_s = min(group_timeout(group).total_seconds(), DEFAULT_TIMEOUT_S)
+    store = group.get_group_store()
+    # Every rank counts its own plans, so that the n-th plan of one meets the n-th of the others.
+    ordinal = store.add(f"dynaflow/agree/{group_name}/count/{rank}", 1)
+    prefix = f"dynaflow/agree/{group_name}/{ordinal}"
+    text = "\n".join(lines)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    store.set(f"{prefix}/text/{rank}", text)
+    store.set(f"{prefix}/digest/{rank}", digest)
+    digests = _collect(store, f"{prefix}/digest", size, timeout_s, group_name, ordinal)
+    for other, theirs in enumerate(digests):
+        if theirs != digest:
+            other_text = store.get(f"{prefix}/text/{other}").decode()
+            raise AgreementError(_difference(group_name, ordinal, rank, lines, other, other_text.split("\n")))
+
+
+def _collect(
+    store: dist.Store, prefix: str, size: int, timeout_s: float, group_name: str, ordinal: int
+) -> list[str]:
+    """Every rank's digest."""
+    deadline = time.monotonic() + timeout_s
+    keys = [f"{prefix}/{rank}" for rank in range(size)]
+    missing = []
+    for rank, key in enumerate(keys):
+        left = max(deadline - time.monotonic(), 0.001)
+        try:
+            store.wait([key], timedelta(seconds=left))
+        except RuntimeError:  # timed out, or the process that holds the store is gone
+            missing.append(rank)
+    if missing:
+        ranks = ", ".join(map(str, missing))
+        raise AgreementError(
+            f"rank {ranks} of group '{group_name}' made no plan number {ordinal} within {timeout_s:g} s; "
+            "it may have failed, or run other code (a graph break on one rank only, another batch size)"
+        )
+    return [store.get(key).decode() for key in keys]
+
+
+def _difference(
+    group_name: str, ordinal: int, rank: int, lines: Sequence[str], other: int, other_lines: Sequence[str]
+) -> str:
+    pairs = itertools.zip_longest(lines, other_lines, fillvalue="(nothing)")
+    number, (mine, theirs) = next((i, pair) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1])
+    return (
+        f"ranks {rank} and {other} of group '{group_name}' would run different plans (number {ordinal}). "
+        f"First difference, line {number}:\n  rank {rank}: {mine}\n  rank {other}: {theirs}"
+    )

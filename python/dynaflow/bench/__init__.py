@@ -1,0 +1,1 @@
+"""Demo and benchmarks: two ranks on a shaped link, interleaved measurements, bounds and records."""

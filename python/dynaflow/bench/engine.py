@@ -1,0 +1,62 @@
+"""The one place where the benchmarks touch DynaFlow: the arms that they compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+EAGER = "eager"
+SEQUENTIAL = "sequential"
+NANOFLOW = "nanoflow"
+#: The sequential plan with its collectives removed: its results are wrong, its time is C.
+COMPUTE = "compute only"
+
+
+def compile_arm(model, arm: str, parts: int = 2) -> Callable[..., Any]:
+    """`model` as the arm runs it; its batch and sequence dimensions are dynamic in one graph.
+
+    NanoFlow splits every batch into `parts` here, whatever its size, so that the figures show what
+    splitting does rather than when the strategy declines to.
+    """
+    if arm == EAGER:
+        return model
+    import dynaflow as df
+
+    dims = (0, 1)
+    if arm == SEQUENTIAL:
+        return df.compile(model, strategy="sequential", dynamic_dims=dims)
+    if arm == NANOFLOW:
+        strategy = df.NanoFlow(min_tokens=0, parts=parts)
+        return df.compile(model, strategy=strategy, dynamic_dims=dims)
+    if arm == COMPUTE:
+        options = {"skip_collectives": True}
+        return df.compile(model, strategy="sequential", dynamic_dims=dims, options=options)
+    raise ValueError(f"no arm {arm!r}; there are: {[EAGER, SEQUENTIAL, NANOFLOW, COMPUTE]}")
+
+
+def report(compiled) -> dict[str, Any]:
+    """What DynaFlow says about a compiled model, as plain data."""
+    import dynaflow as df
+
+    found = df.report(compiled).to_json()
+    return json.loads(found) if isinstance(found, str) else found
+
+
+def traced(compiled, run: Callable[[], Any], path: str | None = None) -> list[dict[str, Any]]:
+    """The events of one run: name, stream, part, start_us and end_us (microseconds). Writes a
+    Perfetto timeline to `path` where one is given.
+    """
+    import dynaflow as df
+
+    with df.trace(compiled) as trace:
+        run()
+    if path is not None:
+        trace.save(path)
+    return list(trace.events)
+
+
+def plan_count(found: dict[str, Any]) -> tuple[int, int]:
+    """(graphs, plans) in a report."""
+    graphs = found.get("graphs", [])
+    return len(graphs), sum(len(graph.get("plans", [])) for graph in graphs)

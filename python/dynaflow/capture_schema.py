@@ -1,0 +1,124 @@
+"""What an operator's schema says: arguments in order, aliases, writes, and its true out= form."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tag
+from torch._ops import OpOverload
+
+# Schemas give defaults of these types as integers.
+_LAYOUTS = {0: "strided", 1: "sparse_coo", 2: "sparse_csr", 3: "mkldnn"}
+_MEMORY_FORMATS = {0: "contiguous_format", 1: "preserve_format", 2: "channels_last", 3: "channels_last_3d"}
+
+
+def quote(text: str) -> str:
+    """A string in the grammar of the text forms."""
+    plain = {'"': '\\"', "\\": "\\\\", "\n": "\\n"}
+    return '"' + "".join(plain.get(c, c if c >= " " else f"\\x{ord(c):02x}") for c in text) + '"'
+
+
+def named_constant(value: Any) -> str | None:
+    """dtype("float32") and its like, or None for any other value."""
+    if isinstance(value, torch.dtype):
+        return f"dtype({quote(str(value).removeprefix('torch.'))})"
+    if isinstance(value, torch.device):
+        return f"device({quote(str(value))})"
+    if isinstance(value, torch.layout):
+        return f"layout({quote(str(value).removeprefix('torch.'))})"
+    if isinstance(value, torch.memory_format):
+        return f"memory_format({quote(str(value).removeprefix('torch.'))})"
+    return None
+
+
+def constant_of_type(schema_type: str, value: Any) -> str | None:
+    """The text of an integer that stands for a layout or memory format in a schema's default."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    if "MemoryFormat" in schema_type:
+        return f"memory_format({quote(_MEMORY_FORMATS[value])})"
+    if "Layout" in schema_type:
+        return f"layout({quote(_LAYOUTS[value])})"
+    return None
+
+
+@dataclass(frozen=True)
+class Argument:
+    name: str
+    type: str  # as the schema writes it: "Tensor", "Optional[float]", "List[int]"
+    kwarg_only: bool
+    has_default: bool
+    default: Any
+    written: bool
+    shared: bool  # an output may share its storage
+
+
+@dataclass(frozen=True)
+class OpFacts:
+    """Everything capture needs to know of one overload, computed once."""
+
+    target: str  # "aten.mm.default"
+    out_target: str  # "aten.mm.out", or empty
+    arguments: tuple[Argument, ...]
+    returns_alias: tuple[bool, ...]  # by return: it may share storage with an argument marked `shared`
+    random: bool
+    host_sync: bool
+    collective: bool
+
+
+@functools.lru_cache(maxsize=None)
+def facts(op: OpOverload) -> OpFacts:
+    schema = op._schema
+    return OpFacts(
+        target=target_name(op),
+        out_target=_out_target(op),
+        arguments=tuple(_argument(arg) for arg in schema.arguments),
+        returns_alias=tuple(ret.alias_info is not None for ret in schema.returns),
+        random=Tag.nondeterministic_seeded in op.tags,
+        host_sync=Tag.data_dependent_output in op.tags or Tag.dynamic_output_shape in op.tags,
+        collective=op.namespace == "_c10d_functional" and "wait_tensor" not in op._opname,
+    )
+
+
+def target_name(op: OpOverload) -> str:
+    """ "aten.mm.default": namespace, name and overload."""
+    return f"{op.namespace}.{op._opname}.{op._overloadname}"
+
+
+def _argument(arg: Any) -> Argument:
+    alias = arg.alias_info
+    return Argument(
+        name=arg.name,
+        type=str(arg.real_type),
+        kwarg_only=arg.kwarg_only,
+        has_default=arg.has_default_value(),
+        default=arg.default_value,
+        written=alias is not None and alias.is_write,
+        shared=alias is not None,
+    )
+
+
+def _out_target(op: OpOverload) -> str:
+    """The overload that writes where it is told, if there is a real one.
+
+    Overloads tagged `generated` call the functional form and copy, so they are none.
+    """
+    schema = op._schema
+    if not schema.returns or any(str(ret.type) != "Tensor" for ret in schema.returns):
+        return ""
+    if any(arg.alias_info is not None for arg in schema.arguments):
+        return ""
+    wanted = [(arg.name, str(arg.real_type)) for arg in schema.arguments]
+    for name in op.overloadpacket.overloads():
+        candidate = getattr(op.overloadpacket, name)
+        arguments = candidate._schema.arguments
+        outs = [arg for arg in arguments if arg.is_out]
+        if len(outs) != len(schema.returns) or Tag.generated in candidate.tags:
+            continue
+        leading = [(arg.name, str(arg.real_type)) for arg in arguments if not arg.is_out]
+        if leading == wanted and all(arg.is_out for arg in arguments[len(leading) :]):
+            return target_name(candidate)
+    return ""

@@ -1,0 +1,48 @@
+"""The exceptions that DynaFlow raises, all below `Error`."""
+
+from __future__ import annotations
+
+from dynaflow._core import Error, ExecutionError, GraphError, ParseError, PlanError, ScheduleError
+
+__all__ = [
+    "AgreementError",
+    "CaptureError",
+    "DynaFlowWarning",
+    "Error",
+    "ExecutionError",
+    "GraphError",
+    "LoadError",
+    "ParseError",
+    "PlanError",
+    "ScheduleError",
+    "typed",
+]
+
+
+class CaptureError(Error):
+    """A model, or a part of it, that has no form in DynaFlow's graph."""
+
+
+class AgreementError(Error):
+    """Ranks that would not run the same collectives in the same order."""
+
+
+class LoadError(Error):
+    """The torch adapter is missing, or was built for another torch."""
+
+
+class DynaFlowWarning(UserWarning):
+    """The model runs, but not as it was asked to."""
+
+
+_BY_PREFIX = {
+    kind.__name__: kind for kind in (ParseError, GraphError, ScheduleError, PlanError, ExecutionError)
+}
+
+
+def typed(error: RuntimeError) -> RuntimeError:
+    """The typed form of an error that crossed the torch adapter as text: "PlanError: ..."."""
+    message = str(error)
+    prefix = message.partition(":")[0]
+    kind = _BY_PREFIX.get(prefix)
+    return error if kind is None or isinstance(error, Error) else kind(message)

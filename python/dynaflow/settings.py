@@ -1,0 +1,40 @@
+"""The environment, read once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`DYNAFLOW_DISABLE=1` bypasses everything; `DYNAFLOW_LOG` is the log level."""
+
+    disabled: bool
+    log_level: int
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Settings:
+        level = environment.get("DYNAFLOW_LOG", "warning").lower()
+        if level not in _LEVELS:
+            raise ValueError(f"DYNAFLOW_LOG is '{level}'; use one of {', '.join(_LEVELS)}")
+        disabled = environment.get("DYNAFLOW_DISABLE", "0").lower() not in ("", "0", "false")
+        return cls(disabled=disabled, log_level=_LEVELS[level])
+
+
+SETTINGS = Settings.read(os.environ)
+
+
+def configure_log() -> logging.Logger:
+    """The package's logger at the level that the environment asks for."""
+    logger = logging.getLogger("dynaflow")
+    logger.setLevel(SETTINGS.log_level)
+    if SETTINGS.log_level < logging.WARNING and not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("dynaflow %(levelname)s: %(message)s"))
+        logger.addHandler(handler)
+    return logger

@@ -1,0 +1,12 @@
+#include "bindings/bindings.h"
+
+NB_MODULE(_core, module) {
+  using namespace dynaflow::bindings;
+  module.doc() = "DynaFlow's core: graph, partition, schedule, strategy and plan. No torch.";
+  register_errors(module);
+  register_graph(module);
+  register_partition(module);
+  register_schedule(module);
+  register_strategy(module);
+  register_plan(module);
+}

@@ -1,0 +1,113 @@
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings/bindings.h"
+
+namespace dynaflow::bindings {
+
+namespace {
+
+std::string_view guard_op(Guard::Op op) {
+  switch (op) {
+    case Guard::Op::kLess: return "<";
+    case Guard::Op::kLessEqual: return "<=";
+    case Guard::Op::kEqual: break;
+  }
+  return "==";
+}
+
+std::string_view stream_kind(StreamKind kind) {
+  switch (kind) {
+    case StreamKind::kHost: return "host";
+    case StreamKind::kAsync: return "async";
+    case StreamKind::kThread: break;
+  }
+  return "thread";
+}
+
+std::vector<nb::tuple> guards(const PlanHandle& handle) {
+  std::vector<nb::tuple> result;
+  for (const Guard& guard : handle.plan->guards)
+    result.push_back(nb::make_tuple(guard.left.str(), std::string(guard_op(guard.op)), guard.right.str(), guard.holds));
+  return result;
+}
+
+std::vector<nb::tuple> streams(const PlanHandle& handle) {
+  std::vector<nb::tuple> result;
+  for (const Stream& stream : handle.plan->streams)
+    result.push_back(nb::make_tuple(stream.name, std::string(stream_kind(stream.kind))));
+  return result;
+}
+
+std::vector<nb::dict> runs(const PlanHandle& handle) {
+  const Plan& plan = *handle.plan;
+  std::vector<nb::dict> result;
+  for (const Run& run : plan.runs) {
+    nb::dict entry;
+    std::vector<std::string> ops;
+    for (const OpLaunch& launch : run.launches) ops.push_back(plan.graph->ops[launch.op].name);
+    entry["name"] = run.name;
+    entry["segment"] = run.segment;
+    entry["first_part"] = run.first_part;
+    entry["last_part"] = run.last_part;
+    entry["stream"] = plan.streams[run.stream].name;
+    entry["ops"] = ops;
+    result.push_back(entry);
+  }
+  return result;
+}
+
+nb::dict cut_rule(const PlanHandle& handle) {
+  const CutRule& cut = handle.plan->cut;
+  nb::dict result;
+  result["parts"] = cut.parts;
+  result["fractions"] = cut.fractions;
+  result["sizes"] = cut.sizes;
+  result["min_rows"] = cut.min_rows;
+  return result;
+}
+
+/// One line for each launch of a collective, in issue order: what peers must agree on.
+std::vector<std::string> collective_order(const PlanHandle& handle) {
+  const Plan& plan = *handle.plan;
+  std::vector<std::string> result;
+  for (const Run& run : plan.runs) {
+    for (const OpLaunch& launch : run.launches) {
+      const Op& op = plan.graph->ops[launch.op];
+      if (op.kind != OpKind::kCollective) continue;
+      for (ValueId output : op.outputs) {
+        const TensorMeta& meta = plan.graph->values[output].meta;
+        std::string shape;
+        for (const SizeExpr& size : meta.shape)
+          shape += (shape.empty() ? "" : ", ") +
+                   on_parts(*plan.graph, size, run.first_part, run.last_part, plan.cut.parts).str();
+        result.push_back(fmt::format("{} {}[{}] parts {}:{} of {} group {}", op.target, dtype_name(meta.dtype),
+                                     shape, run.first_part, run.last_part, plan.cut.parts, op.group));
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+void register_plan(nb::module_& module) {
+  nb::class_<PlanHandle>(module, "Plan", "A schedule lowered to flat programs, one per stream. Immutable.")
+      .def_prop_ro("text", [](const PlanHandle& self) { return print(*self.plan); })
+      .def_prop_ro("strategy", [](const PlanHandle& self) { return self.plan->strategy; })
+      .def_prop_ro("guards", guards, "(left, op, right, holds): where another plan would be made.")
+      .def_prop_ro("streams", streams, "(name, kind)")
+      .def_prop_ro("runs", runs, "In issue order.")
+      .def_prop_ro("cut", cut_rule)
+      .def_prop_ro("collective_order", collective_order)
+      .def("__str__", [](const PlanHandle& self) { return print(*self.plan); })
+      .def("__eq__", [](const PlanHandle& a, const PlanHandle& b) { return *a.plan == *b.plan; },
+           nb::is_operator());
+  module.def("lower", [](const ScheduleHandle& schedule) { return PlanHandle{lower(*schedule.schedule)}; },
+             nb::arg("schedule"), "Decides where values live and where streams wait for each other.");
+  module.def("parse_plan", [](std::string_view source) { return PlanHandle{parse_plan(source)}; },
+             nb::arg("source"));
+}
+
+}  // namespace dynaflow::bindings

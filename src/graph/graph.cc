@@ -1,0 +1,152 @@
+#include "dynaflow/graph.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+
+namespace dynaflow {
+
+namespace {
+
+struct DTypeInfo {
+  std::string_view name;
+  int64_t bytes;
+};
+constexpr std::array<DTypeInfo, 12> kDTypes = {{{"bool", 1},
+                                                {"uint8", 1},
+                                                {"int8", 1},
+                                                {"int16", 2},
+                                                {"int32", 4},
+                                                {"int64", 8},
+                                                {"float16", 2},
+                                                {"bfloat16", 2},
+                                                {"float32", 4},
+                                                {"float64", 8},
+                                                {"complex64", 8},
+                                                {"complex128", 16}}};
+
+void collect_inputs(const Arg& arg, std::vector<ValueId>& values) {
+  if (const auto* ref = std::get_if<ValueRef>(&arg.data)) values.push_back(ref->id);
+  if (const auto* list = std::get_if<ArgList>(&arg.data))
+    for (const Arg& item : *list) collect_inputs(item, values);
+}
+
+void check_sizes(const Graph& graph, const Value& value) {
+  const TensorMeta& meta = value.meta;
+  if (meta.strides.size() != meta.shape.size())
+    throw GraphError(fmt::format("%{} has {} sizes and {} strides", value.name, meta.shape.size(),
+                                 meta.strides.size()));
+  const auto check_expr = [&](const SizeExpr& expr) {
+    if (expr.constant()) return;
+    for (const std::string& symbol : expr.symbols())
+      if (graph.find_symbol(symbol) == nullptr)
+        throw GraphError(fmt::format("%{} uses the unknown symbol '{}'", value.name, symbol));
+  };
+  for (const SizeExpr& size : meta.shape) check_expr(size);
+  for (const SizeExpr& stride : meta.strides) check_expr(stride);
+  check_expr(meta.offset);
+}
+
+void check_ids(const Graph& graph, const Op& op) {
+  const auto known = [&](ValueId id) { return id >= 0 && id < static_cast<ValueId>(graph.values.size()); };
+  for (ValueId id : op_inputs(op))
+    if (!known(id)) throw GraphError(fmt::format("op '{}' reads a value that is not in the graph", op.name));
+  for (ValueId id : op.effects.writes)
+    if (!known(id)) throw GraphError(fmt::format("op '{}' writes a value that is not in the graph", op.name));
+  for (ValueId id : op.outputs)
+    if (!known(id)) throw GraphError(fmt::format("op '{}' makes a value that is not in the graph", op.name));
+  if (op.kind == OpKind::kCollective && op.group.empty())
+    throw GraphError(fmt::format("the collective '{}' names no group", op.name));
+}
+
+void check_op(const Graph& graph, OpId id, const std::vector<OpId>& producer) {
+  const Op& op = graph.ops[id];
+  check_ids(graph, op);
+  for (ValueId input : op_inputs(op)) {
+    if (producer[input] >= id)
+      throw GraphError(fmt::format("op '{}' reads %{} before it is made", op.name, graph.values[input].name));
+  }
+  for (size_t i = 0; i < op.outputs.size(); ++i) {
+    const Value& value = graph.values[op.outputs[i]];
+    if (value.origin != Origin::kOp || value.op != id || value.index != static_cast<int32_t>(i))
+      throw GraphError(fmt::format("output {} of op '{}' does not point back at it", i, op.name));
+    if (op.kind == OpKind::kView && value.alias_of == kNoId)
+      throw GraphError(fmt::format("the view %{} has no source", value.name));
+  }
+}
+
+}  // namespace
+
+int64_t item_size(DType dtype) { return kDTypes[static_cast<size_t>(dtype)].bytes; }
+std::string_view dtype_name(DType dtype) { return kDTypes[static_cast<size_t>(dtype)].name; }
+DType dtype_from_name(std::string_view name) {
+  std::string known;
+  for (size_t i = 0; i < kDTypes.size(); ++i) {
+    if (kDTypes[i].name == name) return static_cast<DType>(i);
+    known += fmt::format("{}{}", i == 0 ? "" : ", ", kDTypes[i].name);
+  }
+  throw GraphError(fmt::format("unknown element type '{}'; known: {}", name, known));
+}
+
+std::vector<SizeExpr> contiguous_strides(const std::vector<SizeExpr>& shape) {
+  std::vector<SizeExpr> strides(shape.size());
+  SizeExpr stride = 1;
+  for (size_t i = shape.size(); i-- > 0;) {
+    strides[i] = stride;
+    // As PyTorch has it: an empty dimension counts as one.
+    stride = shape[i].constant() == 0 ? stride : stride * shape[i];
+  }
+  return strides;
+}
+
+const Symbol* Graph::find_symbol(std::string_view symbol_name) const {
+  for (const Symbol& symbol : symbols)
+    if (symbol.name == symbol_name) return &symbol;
+  return nullptr;
+}
+
+ValueId storage_root(const Graph& graph, ValueId value) {
+  while (graph.values[value].alias_of != kNoId) value = graph.values[value].alias_of;
+  return value;
+}
+
+std::vector<ValueId> op_inputs(const Op& op) {
+  std::vector<ValueId> values;
+  for (const Arg& arg : op.args) collect_inputs(arg, values);
+  return values;
+}
+
+std::string_view short_target(std::string_view target) {
+  const size_t first = target.find('.');
+  if (first == std::string_view::npos) return target;
+  const size_t last = target.rfind('.');
+  return last == first ? target.substr(first + 1) : target.substr(first + 1, last - first - 1);
+}
+
+void check(const Graph& graph) {
+  std::set<std::string_view> names;
+  std::vector<OpId> producer(graph.values.size(), kNoId);
+  const auto count = static_cast<ValueId>(graph.values.size());
+  for (ValueId id = 0; id < count; ++id) {
+    const Value& value = graph.values[id];
+    if (!names.insert(value.name).second) throw GraphError(fmt::format("two values are named %{}", value.name));
+    if (value.alias_of != kNoId && (value.alias_of < 0 || value.alias_of >= count || value.alias_of == id))
+      throw GraphError(fmt::format("%{} shares the storage of a value that is not in the graph", value.name));
+    producer[id] = value.origin == Origin::kOp ? value.op : kNoId;
+    if (value.origin == Origin::kOp && (value.op < 0 || value.op >= static_cast<OpId>(graph.ops.size())))
+      throw GraphError(fmt::format("no op makes %{}", value.name));
+    if (value.alias_of != kNoId && producer[value.alias_of] > producer[id])
+      throw GraphError(fmt::format("%{} shares the storage of a later value", value.name));
+    check_sizes(graph, value);
+  }
+  std::set<std::string_view> op_names;
+  for (OpId id = 0; id < static_cast<OpId>(graph.ops.size()); ++id) {
+    if (!op_names.insert(graph.ops[id].name).second)
+      throw GraphError(fmt::format("two ops are named '{}'", graph.ops[id].name));
+    check_op(graph, id, producer);
+  }
+  if (!graph.batch_symbol.empty() && graph.find_symbol(graph.batch_symbol) == nullptr)
+    throw GraphError(fmt::format("the batch symbol '{}' is not in the graph", graph.batch_symbol));
+}
+
+}  // namespace dynaflow

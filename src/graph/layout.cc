@@ -1,0 +1,269 @@
+#include "dynaflow/layout.h"
+
+#include <algorithm>
+
+#include "graph/split_rules.h"
+
+namespace dynaflow {
+
+namespace {
+
+/// Classifies every op, forward; then looks for values that cross between parts and the whole in a way that
+/// memory does not allow, merges the op on the split side, and starts again until nothing changes.
+class Analyzer {
+ public:
+  explicit Analyzer(const Graph& graph)
+      : graph_(graph), forced_(graph.ops.size()), read_(graph.values.size()) {
+    result_.layouts.resize(graph.values.size());
+    result_.forms.assign(graph.ops.size(), SplitForm::kWhole);
+    result_.reasons.resize(graph.ops.size());
+    for (const Op& op : graph.ops) {
+      groups_.push_back(table_.find(op.target));
+      for (ValueId input : op_inputs(op)) read_[input] = true;
+    }
+    for (const Arg& output : graph.outputs) collect_outputs(output);
+    for (ValueId output : outputs_) read_[output] = true;
+    merge_shared_writes();
+  }
+
+  SplitAnalysis run() {
+    do {
+      changed_ = false;
+      classify_all();
+      check_all();
+    } while (changed_);
+    return std::move(result_);
+  }
+
+ private:
+  bool depends(const SizeExpr& size) const { return size.depends_on(graph_.batch_symbol); }
+  const Layout& layout(ValueId value) const { return result_.layouts[value]; }
+
+  void collect_outputs(const Arg& arg) {
+    if (const auto* ref = std::get_if<ValueRef>(&arg.data)) outputs_.push_back(ref->id);
+    if (const auto* list = std::get_if<ArgList>(&arg.data))
+      for (const Arg& item : *list) collect_outputs(item);
+  }
+
+  /// Storage that an op changes in place must exist once: were it made in parts, the change might go to a
+  /// joined copy.
+  void merge_shared_writes() {
+    for (const Op& writer : graph_.ops) {
+      for (ValueId written : writer.effects.writes) {
+        const ValueId root = storage_root(graph_, written);
+        for (ValueId value = 0; value < static_cast<ValueId>(graph_.values.size()); ++value) {
+          const OpId maker = graph_.values[value].op;
+          if (graph_.values[value].origin == Origin::kOp && storage_root(graph_, value) == root)
+            force(maker, fmt::format("'{}' changes its result in place", writer.name));
+        }
+      }
+    }
+  }
+
+  void force(OpId op, std::string reason) {
+    if (!forced_[op].empty()) return;
+    forced_[op] = std::move(reason);
+    changed_ = true;
+  }
+
+  void classify_all() {
+    for (size_t v = 0; v < graph_.values.size(); ++v) {
+      const Value& value = graph_.values[v];
+      if (value.origin != Origin::kOp)
+        result_.layouts[v] = split::infer_layout(value.meta.shape, graph_.batch_symbol);
+    }
+    for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) classify(id);
+  }
+
+  void classify(OpId id) {
+    const Op& op = graph_.ops[id];
+    const split::RuleGroup* group = groups_[id];
+    const split::RuleContext context(graph_, op, result_.layouts,
+                                     group != nullptr && group->traits.coordinates);
+    SplitForm& form = result_.forms[id];
+    std::string& reason = result_.reasons[id];
+    reason = effect_reason(op);
+    if (reason.empty() && is_whole(context)) {
+      form = SplitForm::kWhole;
+      for (ValueId output : op.outputs) result_.layouts[output] = {};
+      return;
+    }
+    if (reason.empty()) reason = forced_[id];
+    if (reason.empty()) {
+      split::RuleResult proof = apply_rule(context, group);
+      reason = std::move(proof.refusal);
+      if (reason.empty()) {
+        form = SplitForm::kSplit;
+        for (size_t i = 0; i < op.outputs.size(); ++i) result_.layouts[op.outputs[i]] = proof.layouts[i];
+        return;
+      }
+    }
+    form = SplitForm::kMerged;
+    for (ValueId output : op.outputs)
+      result_.layouts[output] = split::infer_layout(graph_.values[output].meta.shape, graph_.batch_symbol);
+  }
+
+  std::string effect_reason(const Op& op) const {
+    const Effects& effects = op.effects;
+    if (!effects.writes.empty())
+      return fmt::format("it changes %{} in place", graph_.values[effects.writes.front()].name);
+    if (effects.random) return "it draws random numbers";
+    if (effects.host_sync) return "it makes the host wait for the device";
+    if (effects.reads_context) return "it reads per-batch state of the host";
+    return {};
+  }
+
+  bool is_whole(const split::RuleContext& context) const {
+    const Op& op = context.op();
+    for (ValueId input : op_inputs(op))
+      if (layout(input).kind != Layout::Kind::kWhole) return false;
+    for (size_t i = 0; i < op.args.size(); ++i)
+      if (context.argument_depends(i)) return false;
+    return std::all_of(op.outputs.begin(), op.outputs.end(), [&](ValueId output) {
+      return split::infer_layout(graph_.values[output].meta.shape, graph_.batch_symbol).kind ==
+             Layout::Kind::kWhole;
+    });
+  }
+
+  split::RuleResult apply_rule(const split::RuleContext& context, const split::RuleGroup* group) const {
+    const Op& op = context.op();
+    if (op.kind == OpKind::kOpaque) return split::refuse("it is a call into Python");
+    if (group == nullptr) return split::refuse(fmt::format("no rule for {}", op.target));
+    for (ValueId input : op_inputs(op))
+      if (layout(input).kind == Layout::Kind::kMixed)
+        return split::refuse(
+            fmt::format("no rows of %{} belong to one part alone", graph_.values[input].name));
+    for (size_t i = 0; i < op.args.size() && !group->traits.sizes; ++i)
+      if (context.argument_depends(i))
+        return split::refuse(fmt::format("argument {} depends on the batch size", i));
+    split::RuleResult result = group->rule(context);
+    if (result.accepted()) result.refusal = contradiction(context, result);
+    return result;
+  }
+
+  /// What in the outputs' sizes speaks against a rule's answer, or nothing.
+  std::string contradiction(const split::RuleContext& context, const split::RuleResult& result) const {
+    const Op& op = context.op();
+    DF_CHECK(result.layouts.size() == op.outputs.size(), "the rule of {} forgets outputs", op.target);
+    for (size_t i = 0; i < op.outputs.size(); ++i) {
+      const Layout& claimed = result.layouts[i];
+      const Value& value = graph_.values[op.outputs[i]];
+      if (claimed.kind == Layout::Kind::kMixed && !read_[op.outputs[i]]) continue;
+      if (!claimed.is_sharded()) return fmt::format("its result %{} has no rows for each part", value.name);
+      const auto& shape = value.meta.shape;
+      for (size_t d = 0; d < shape.size(); ++d) {
+        const bool batch = static_cast<int>(d) == claimed.dim;
+        if (batch ? !(shape[d] == claimed.outer * context.rows() * claimed.inner) : depends(shape[d]))
+          return fmt::format("dimension {} of its result %{} is {}, which its parts would not add up to", d,
+                             value.name, shape[d].str());
+      }
+      if (claimed.dim >= static_cast<int>(shape.size()) || depends(claimed.outer) || depends(claimed.inner))
+        return fmt::format("the rows of its result %{} are not known", value.name);
+    }
+    return {};
+  }
+
+  void check_all() {
+    for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
+      const Op& op = graph_.ops[id];
+      std::vector<ValueId> inputs = op_inputs(op);
+      inputs.insert(inputs.end(), op.effects.writes.begin(), op.effects.writes.end());
+      const std::string reader = fmt::format("'{}'", op.name);
+      const bool split = result_.forms[id] == SplitForm::kSplit;
+      for (ValueId input : inputs) {
+        if (!layout(input).is_sharded()) continue;
+        if (!split) check_join(input, reader);
+        if (split) check_cut(input, id);
+        if (split && !groups_[id]->traits.coordinates) need_true_rows(input, reader);
+      }
+    }
+    for (ValueId output : outputs_)
+      if (layout(output).is_sharded()) check_join(output, "the caller");
+  }
+
+  bool made_in_parts(ValueId value) const {
+    const Value& made = graph_.values[value];
+    return made.origin == Origin::kOp && result_.forms[made.op] == SplitForm::kSplit;
+  }
+
+  /// Why a part's rows are not one view of the whole with the part's own strides; empty when they are.
+  std::string scattered(ValueId value) const {
+    const Value& v = graph_.values[value];
+    const Layout& where = layout(value);
+    if (!where.is_sharded()) return {};  // a whole tensor under a view that each part makes
+    if (!(where.outer == SizeExpr(1)))
+      return fmt::format("the batch is not outermost in dimension {} of %{}", where.dim, v.name);
+    bool movable = !depends(v.meta.offset);
+    for (size_t d = 0; d < v.meta.shape.size(); ++d)
+      if (v.meta.shape[d].constant() != 1 && depends(v.meta.strides[d])) movable = false;
+    return movable ? "" : fmt::format("the batch is not outermost in the memory of %{}", v.name);
+  }
+
+  /// All rows of `value` are read at once: the parts must be able to write them where they belong.
+  void check_join(ValueId value, const std::string& reader) {
+    need_true_rows(value, reader);
+    if (!made_in_parts(value)) return;
+    for (ValueId at = value; at != kNoId && made_in_parts(at); at = graph_.values[at].alias_of) {
+      const std::string why = scattered(at);
+      if (why.empty()) continue;
+      return force(graph_.values[value].op, fmt::format("{}, and {} reads all of it", why, reader));
+    }
+  }
+
+  /// Each part of `op` reads its rows of a value that is whole in memory.
+  void check_cut(ValueId value, OpId op) {
+    if (made_in_parts(value)) return;
+    const std::string why = scattered(value);
+    if (!why.empty()) force(op, fmt::format("{}, which is not made in parts", why));
+  }
+
+  /// Parts count their own rows from 0; `reader` needs the numbers of the whole batch.
+  void need_true_rows(ValueId value, const std::string& reader) {
+    if (layout(value).kind != Layout::Kind::kCoordinate) return;
+    const OpId maker = graph_.values[value].op;
+    for (ValueId input : op_inputs(graph_.ops[maker]))
+      if (layout(input).kind == Layout::Kind::kCoordinate) return need_true_rows(input, reader);
+    force(maker, fmt::format("its row numbers are used as data by {}", reader));
+  }
+
+  const Graph& graph_;
+  split::RuleTable table_;
+  std::vector<const split::RuleGroup*> groups_;  // by OpId; null without a rule
+  std::vector<std::string> forced_;              // by OpId; why it must be merged whatever its rule says
+  std::vector<bool> read_;                       // by ValueId: an op or the caller reads it
+  std::vector<ValueId> outputs_;
+  SplitAnalysis result_;
+  bool changed_ = false;
+};
+
+}  // namespace
+
+std::string print(const Layout& layout) {
+  switch (layout.kind) {
+    case Layout::Kind::kWhole:
+      return "whole";
+    case Layout::Kind::kMixed:
+      return "mixed";
+    case Layout::Kind::kShard:
+    case Layout::Kind::kCoordinate:
+      break;
+  }
+  std::string text =
+      fmt::format("{}({}", layout.kind == Layout::Kind::kShard ? "shard" : "coordinate", layout.dim);
+  if (!(layout.outer == SizeExpr(1))) text += fmt::format(", outer={}", layout.outer.str());
+  if (!(layout.inner == SizeExpr(1))) text += fmt::format(", inner={}", layout.inner.str());
+  return text + ")";
+}
+
+SplitAnalysis analyze_split(const Graph& graph) {
+  if (!graph.batch_symbol.empty()) return Analyzer(graph).run();
+  SplitAnalysis whole;
+  whole.layouts.resize(graph.values.size());
+  whole.forms.assign(graph.ops.size(), SplitForm::kWhole);
+  whole.reasons.resize(graph.ops.size());
+  return whole;
+}
+
+std::vector<std::string> split_rule_targets() { return split::RuleTable().targets(); }
+
+}  // namespace dynaflow

@@ -1,0 +1,13 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "dynaflow/graph.h"
+
+namespace dynaflow {
+
+/// A readable name for a set of ops: the module that holds its heavy ops, "layers.3.mlp", and for a collective
+/// also the op, "layers.3.mlp.all_reduce".
+std::string segment_name(const Graph& graph, const std::vector<OpId>& ops);
+
+}  // namespace dynaflow

@@ -1,0 +1,231 @@
+#include "dynaflow/partition.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "partition/match.h"
+#include "partition/names.h"
+
+namespace dynaflow {
+
+namespace {
+
+/// Orders ops by what they read, write and share, in program order.
+class DependencyTracker {
+ public:
+  explicit DependencyTracker(const Graph& graph) : graph_(graph) {}
+
+  /// The ops that must come before `id`; call in program order.
+  std::vector<OpId> before(OpId id) {
+    const Op& op = graph_.ops[id];
+    std::vector<OpId> result;
+    const auto add = [&](OpId other) {
+      if (other != kNoId && other != id) result.push_back(other);
+    };
+    for (ValueId input : op_inputs(op)) {
+      const ValueId root = storage_root(graph_, input);
+      add(graph_.values[root].op);
+      add(last_writer(root));
+      readers_[root].push_back(id);
+    }
+    for (ValueId written : op.effects.writes) {
+      const ValueId root = storage_root(graph_, written);
+      for (OpId reader : readers_[root]) add(reader);
+      add(last_writer(root));
+      readers_[root].clear();
+      writers_[root] = id;
+    }
+    // Random draws and reads of the host's context keep their order among themselves.
+    if (op.effects.random || op.effects.reads_context) {
+      add(last_ordered_);
+      last_ordered_ = id;
+    }
+    return result;
+  }
+
+ private:
+  OpId last_writer(ValueId root) const {
+    const auto found = writers_.find(root);
+    return found == writers_.end() ? kNoId : found->second;
+  }
+
+  const Graph& graph_;
+  std::map<ValueId, std::vector<OpId>> readers_;
+  std::map<ValueId, OpId> writers_;
+  OpId last_ordered_ = kNoId;
+};
+
+/// Collects ops in program order. Within one unbroken run of ops of the same match, ops of each split form
+/// gather in the last segment of their form that no input of theirs comes after; so segments stay convex and few.
+class Segmenter {
+ public:
+  Segmenter(const Graph& graph, const SplitAnalysis& split, const Matches& matches)
+      : graph_(graph), split_(split), matches_(matches), segment_of_(graph.ops.size(), kNoId) {}
+
+  std::vector<Segment> run() {
+    DependencyTracker tracker(graph_);
+    int group = -2;
+    for (OpId id : launched_ops(graph_)) {
+      if (matches_.group[id] != group) {
+        group = matches_.group[id];
+        region_begin_ = static_cast<SegmentId>(segments_.size());
+      }
+      place(id, tracker.before(id));
+    }
+    for (Segment& segment : segments_) finish(segment);
+    return std::move(segments_);
+  }
+
+ private:
+  void place(OpId id, const std::vector<OpId>& before) {
+    SegmentId earliest = region_begin_;
+    std::set<SegmentId> inputs;
+    for (OpId other : before) {
+      // A view's launch is its source's; only launched ops have segments.
+      const SegmentId segment = segment_of_[other];
+      if (segment == kNoId) continue;
+      inputs.insert(segment);
+      earliest = std::max(earliest, segment);
+    }
+    SegmentId chosen = kNoId;
+    for (auto at = static_cast<SegmentId>(segments_.size()) - 1; at >= earliest && chosen == kNoId; --at)
+      if (segments_[at].form == split_.forms[id] && at >= region_begin_) chosen = at;
+    if (chosen == kNoId) {
+      chosen = static_cast<SegmentId>(segments_.size());
+      segments_.emplace_back().form = split_.forms[id];
+    }
+    Segment& segment = segments_[chosen];
+    segment.ops.push_back(id);
+    segment_of_[id] = chosen;
+    inputs.erase(chosen);
+    segment.inputs.insert(segment.inputs.end(), inputs.begin(), inputs.end());
+    segment.tags.insert(segment.tags.end(), matches_.tags[id].begin(), matches_.tags[id].end());
+    if (segment.reason.empty()) segment.reason = split_.reasons[id];
+  }
+
+  void finish(Segment& segment) {
+    const auto unique_sorted = [](auto& items) {
+      std::sort(items.begin(), items.end());
+      items.erase(std::unique(items.begin(), items.end()), items.end());
+    };
+    unique_sorted(segment.inputs);
+    unique_sorted(segment.tags);
+    const std::string name = segment_name(graph_, segment.ops);
+    const int copies = ++names_[name];
+    segment.name = copies == 1 ? name : fmt::format("{}#{}", name, copies);
+  }
+
+  const Graph& graph_;
+  const SplitAnalysis& split_;
+  const Matches& matches_;
+  std::vector<SegmentId> segment_of_;
+  std::vector<Segment> segments_;
+  std::map<std::string, int> names_;
+  SegmentId region_begin_ = 0;
+};
+
+Annotation annotate(Annotation::Kind kind, std::vector<std::string> patterns, std::vector<std::string> tags) {
+  std::sort(tags.begin(), tags.end());
+  return {kind, std::move(patterns), std::move(tags)};
+}
+
+constexpr std::pair<SplitForm, const char*> kForms[] = {
+    {SplitForm::kWhole, "whole"}, {SplitForm::kSplit, "split"}, {SplitForm::kMerged, "merged"}};
+
+text::Value strings(const std::vector<std::string>& items) {
+  std::vector<text::Value> values;
+  for (const std::string& item : items) values.push_back(text::Value::string(item));
+  return text::Value::list(std::move(values));
+}
+
+text::Line segment_to_text(const Graph& graph, const Segment& segment) {
+  text::Line line;
+  line.kind = "segment";
+  std::vector<std::string> ops;
+  for (OpId id : segment.ops) ops.push_back(graph.ops[id].name);
+  line.args = {text::Value::string(segment.name), strings(ops)};
+  for (const auto& [form, name] : kForms)
+    if (form == segment.form) line.attrs.emplace_back("form", text::Value::identifier(name));
+  if (!segment.tags.empty()) line.attrs.emplace_back("tags", strings(segment.tags));
+  std::vector<text::Value> inputs;
+  for (SegmentId input : segment.inputs) inputs.push_back(text::Value::integral(input));
+  line.attrs.emplace_back("inputs", text::Value::list(std::move(inputs)));
+  if (!segment.reason.empty()) line.attrs.emplace_back("reason", text::Value::string(segment.reason));
+  return line;
+}
+
+SplitForm read_form(const text::Value& value) {
+  for (const auto& [form, name] : kForms)
+    if (value.as_name() == name) return form;
+  value.fail("whole, split or merged");
+}
+
+Segment read_segment(const text::Line& line, const std::map<std::string_view, OpId>& by_name) {
+  if (line.kind != "segment" || line.args.size() != 2) line.fail("expected segment(\"name\", [\"op\", ...])");
+  Segment segment;
+  segment.name = line.args[0].as_string();
+  for (const text::Value& name : line.args[1].as_list()) {
+    const auto found = by_name.find(name.as_string());
+    if (found == by_name.end()) name.fail("the name of an op of the graph");
+    segment.ops.push_back(found->second);
+  }
+  segment.form = read_form(line.at("form"));
+  if (const text::Value* tags = line.find("tags"))
+    for (const text::Value& tag : tags->as_list()) segment.tags.push_back(tag.as_string());
+  for (const text::Value& input : line.at("inputs").as_list())
+    segment.inputs.push_back(static_cast<SegmentId>(input.as_int()));
+  if (const text::Value* reason = line.find("reason")) segment.reason = reason->as_string();
+  return segment;
+}
+
+}  // namespace
+
+Annotation split_func(std::vector<std::string> patterns, std::vector<std::string> tags) {
+  return annotate(Annotation::Kind::kFunc, std::move(patterns), std::move(tags));
+}
+Annotation split_module(std::string pattern, std::vector<std::string> tags) {
+  return annotate(Annotation::Kind::kModule, {std::move(pattern)}, std::move(tags));
+}
+Annotation split_mark(std::string name, std::vector<std::string> tags) {
+  return annotate(Annotation::Kind::kMark, {std::move(name)}, std::move(tags));
+}
+
+bool Segment::has_tag(std::string_view tag) const { return std::find(tags.begin(), tags.end(), tag) != tags.end(); }
+
+PartitionPtr partition(GraphPtr graph, const std::vector<Annotation>& annotations) {
+  auto result = std::make_shared<Partition>();
+  result->split = analyze_split(*graph);
+  Matches matches = match(*graph, annotations);
+  result->segments = Segmenter(*graph, result->split, matches).run();
+  result->unmatched = std::move(matches.unmatched);
+  result->graph = std::move(graph);
+  return result;
+}
+
+text::Section to_text(const Partition& partition) {
+  text::Section section;
+  section.name = "partition";
+  for (const Segment& segment : partition.segments)
+    section.lines.push_back(segment_to_text(*partition.graph, segment));
+  return section;
+}
+
+PartitionPtr partition_from_text(const text::Section& section, GraphPtr graph) {
+  auto result = std::make_shared<Partition>();
+  std::map<std::string_view, OpId> by_name;
+  for (OpId id = 0; id < static_cast<OpId>(graph->ops.size()); ++id) by_name[graph->ops[id].name] = id;
+  for (const text::Line& line : section.lines) {
+    result->segments.push_back(read_segment(line, by_name));
+    for (SegmentId input : result->segments.back().inputs)
+      if (input < 0 || input + 1 >= static_cast<SegmentId>(result->segments.size()))
+        line.fail("a segment's inputs are segments above it");
+  }
+  result->split = analyze_split(*graph);
+  result->graph = std::move(graph);
+  return result;
+}
+
+std::string print(const Partition& partition) { return text::print(to_text(partition)); }
+
+}  // namespace dynaflow

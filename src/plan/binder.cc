@@ -1,0 +1,88 @@
+#include <algorithm>
+
+#include "dynaflow/plan.h"
+
+namespace dynaflow {
+
+namespace {
+
+std::vector<std::string> plan_symbols(const Plan& plan) {
+  std::vector<std::string> names;
+  for (const Symbol& symbol : plan.graph->symbols) names.push_back(symbol.name);
+  if (plan.cut.parts > 1)
+    for (int part = 0; part < plan.cut.parts; ++part) names.push_back(part_symbol(part));
+  return names;
+}
+
+/// Buffers such that each follows those it lies above. Throws PlanError on a cycle.
+std::vector<BufferId> bottom_up(const std::vector<Buffer>& buffers) {
+  std::vector<BufferId> order;
+  std::vector<size_t> missing(buffers.size());
+  std::vector<std::vector<BufferId>> on_top(buffers.size());
+  for (size_t id = 0; id < buffers.size(); ++id) {
+    missing[id] = buffers[id].above.size();
+    for (BufferId under : buffers[id].above) on_top[static_cast<size_t>(under)].push_back(static_cast<BufferId>(id));
+    if (missing[id] == 0) order.push_back(static_cast<BufferId>(id));
+  }
+  for (size_t next = 0; next < order.size(); ++next)
+    for (BufferId id : on_top[static_cast<size_t>(order[next])])
+      if (--missing[static_cast<size_t>(id)] == 0) order.push_back(id);
+  if (order.size() != buffers.size()) throw PlanError("buffers lie above each other in a cycle");
+  return order;
+}
+
+}  // namespace
+
+Binder::Binder(PlanPtr plan) : plan_(std::move(plan)), program_(plan_symbols(*plan_)) {
+  for (const Buffer& buffer : plan_->buffers) buffer_bytes_.push_back(program_.add(buffer.bytes));
+  placement_order_ = bottom_up(plan_->buffers);
+  const std::vector<Symbol>& symbols = plan_->graph->symbols;
+  for (size_t i = 0; i < symbols.size(); ++i)
+    if (symbols[i].name == plan_->graph->batch_symbol) batch_index_ = static_cast<int>(i);
+}
+
+bool Binder::bind(const std::vector<int64_t>& graph_symbols, Binding& binding) const {
+  const size_t own = plan_->graph->symbols.size();
+  if (graph_symbols.size() != own)
+    throw PlanError(fmt::format("the graph has {} symbols, {} values were given", own, graph_symbols.size()));
+  if (binding.valid && std::equal(graph_symbols.begin(), graph_symbols.end(), binding.symbols.begin())) return false;
+  binding.valid = false;
+  binding.symbols.assign(graph_symbols.begin(), graph_symbols.end());
+  if (plan_->cut.parts > 1) {
+    const std::vector<int64_t> rows = cut(plan_->cut, graph_symbols[static_cast<size_t>(batch_index_)]);
+    binding.symbols.insert(binding.symbols.end(), rows.begin(), rows.end());
+  }
+  program_.evaluate(binding.symbols.data(), binding.registers);
+  binding.buffer_offsets.assign(plan_->buffers.size(), 0);
+  binding.arena_bytes = 0;
+  for (BufferId id : placement_order_) {
+    const auto at = static_cast<size_t>(id);
+    int64_t offset = 0;
+    for (BufferId under : plan_->buffers[at].above) {
+      const int64_t bytes = binding.registers[static_cast<size_t>(buffer_bytes_[static_cast<size_t>(under)])];
+      offset = std::max(offset, binding.buffer_offsets[static_cast<size_t>(under)] + bytes);
+    }
+    offset = (offset + kAlignment - 1) / kAlignment * kAlignment;
+    binding.buffer_offsets[at] = offset;
+    const int64_t bytes = binding.registers[static_cast<size_t>(buffer_bytes_[at])];
+    binding.arena_bytes = std::max(binding.arena_bytes, offset + bytes);
+  }
+  binding.valid = true;
+  return true;
+}
+
+bool Binder::accepts(const std::vector<int64_t>& graph_symbols) const {
+  const std::vector<Symbol>& symbols = plan_->graph->symbols;
+  if (graph_symbols.size() != symbols.size()) return false;
+  const auto value_of = [&](std::string_view name) -> int64_t {
+    for (size_t i = 0; i < symbols.size(); ++i)
+      if (symbols[i].name == name) return graph_symbols[i];
+    throw PlanError(fmt::format("a guard uses the unknown symbol '{}'", name));
+  };
+  for (const SizeEquality& guard : plan_->graph->guards)
+    if (guard.left.evaluate(value_of) != guard.right.evaluate(value_of)) return false;
+  return std::all_of(plan_->guards.begin(), plan_->guards.end(),
+                     [&](const Guard& guard) { return holds(guard, value_of); });
+}
+
+}  // namespace dynaflow

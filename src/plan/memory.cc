@@ -1,0 +1,185 @@
+#include "plan/memory.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace dynaflow {
+
+namespace {
+
+struct Candidate {
+  size_t storage = 0;
+  SizeExpr bytes;
+  int64_t size = 0;    // at the hints, rounded up to kAlignment
+  int64_t offset = 0;  // at the hints
+  std::vector<Access> firsts;
+  std::vector<Access> lasts;
+  std::vector<size_t> conflicts;
+};
+
+bool finished_before(const Access& a, const Access& b, const HappensBefore& order) {
+  return a.run == b.run ? a.launch < b.launch : order.before(a.run, b.run);
+}
+
+/// The accesses that no other one is surely earlier (or later) than: what lifetimes need to be compared.
+std::vector<Access> extremes(const std::vector<Access>& accesses, const HappensBefore& order, bool earliest) {
+  std::vector<Access> result;
+  for (const Access& access : accesses) {
+    const bool covered = std::any_of(result.begin(), result.end(), [&](const Access& other) {
+      return earliest ? finished_before(other, access, order) : finished_before(access, other, order);
+    });
+    if (covered) continue;
+    std::erase_if(result, [&](const Access& other) {
+      const bool same = other.run == access.run && other.launch == access.launch;
+      return same || (earliest ? finished_before(access, other, order) : finished_before(other, access, order));
+    });
+    result.push_back(access);
+  }
+  return result;
+}
+
+bool dead_before(const Candidate& a, const Candidate& b, const HappensBefore& order) {
+  for (const Access& last : a.lasts)
+    for (const Access& first : b.firsts)
+      if (!finished_before(last, first, order)) return false;
+  return true;
+}
+
+/// The sizes the packing is made for: hints, with the batch cut by the plan's own rule.
+int64_t at_hints(const Plan& plan, const SizeExpr& expr) {
+  const Graph& graph = *plan.graph;
+  std::vector<int64_t> parts;
+  return expr.evaluate([&](std::string_view name) -> int64_t {
+    if (const Symbol* symbol = graph.find_symbol(name)) return std::max<int64_t>(symbol->hint, 1);
+    if (parts.empty()) {
+      const int64_t rows = graph.find_symbol(graph.batch_symbol)->hint;
+      CutRule rule = plan.cut;
+      rule.kind = rule.kind == CutRule::Kind::kSizes ? CutRule::Kind::kEven : rule.kind;
+      parts = cut(rule, std::max(rows, rule.parts * std::max<int64_t>(rule.min_rows, 1)));
+    }
+    for (int part = 0; part < plan.cut.parts; ++part)
+      if (part_symbol(part) == name) return parts[static_cast<size_t>(part)];
+    throw InternalError(fmt::format("unknown symbol '{}' in a plan", name));
+  });
+}
+
+SizeExpr storage_bytes(const Plan& plan, const Storage& storage) {
+  const TensorMeta& meta = plan.graph->values[storage.root].meta;
+  SizeExpr bytes = item_size(meta.dtype);
+  for (const SizeExpr& size : meta.shape) bytes = bytes * size;
+  return on_parts(*plan.graph, bytes, storage.range.first, storage.range.second, plan.cut.parts);
+}
+
+std::vector<Candidate> make_candidates(const StoragePlanner& planner, const HappensBefore& order, const Plan& plan) {
+  std::vector<Candidate> candidates;
+  for (size_t id = 0; id < planner.storages().size(); ++id) {
+    const Storage& storage = planner.storages()[id];
+    if (storage.where != Root::kArena || storage.accesses.empty()) continue;
+    Candidate candidate;
+    candidate.storage = id;
+    candidate.bytes = storage_bytes(plan, storage);
+    const int64_t exact = at_hints(plan, candidate.bytes);
+    candidate.size = std::max<int64_t>((exact + kAlignment - 1) / kAlignment, 1) * kAlignment;
+    candidate.firsts = extremes(storage.accesses, order, true);
+    candidate.lasts = extremes(storage.accesses, order, false);
+    candidates.push_back(std::move(candidate));
+  }
+  return candidates;
+}
+
+void find_conflicts(std::vector<Candidate>& candidates, const HappensBefore& order) {
+  for (size_t a = 0; a < candidates.size(); ++a)
+    for (size_t b = a + 1; b < candidates.size(); ++b)
+      if (!dead_before(candidates[a], candidates[b], order) && !dead_before(candidates[b], candidates[a], order)) {
+        candidates[a].conflicts.push_back(b);
+        candidates[b].conflicts.push_back(a);
+      }
+}
+
+/// The lowest offset where `size` bytes lie free between the placed neighbours.
+int64_t first_fit(std::vector<std::pair<int64_t, int64_t>> taken, int64_t size) {
+  std::sort(taken.begin(), taken.end());
+  int64_t offset = 0;
+  for (const auto& [begin, end] : taken) {
+    if (begin - offset >= size) break;
+    offset = std::max(offset, end);
+  }
+  return offset;
+}
+
+void pack_at_hints(std::vector<Candidate>& candidates) {
+  std::vector<size_t> by_size(candidates.size());
+  std::iota(by_size.begin(), by_size.end(), size_t{0});
+  std::stable_sort(by_size.begin(), by_size.end(),
+                   [&](size_t a, size_t b) { return candidates[a].size > candidates[b].size; });
+  std::vector<bool> placed(candidates.size(), false);
+  for (size_t id : by_size) {
+    std::vector<std::pair<int64_t, int64_t>> taken;
+    for (size_t other : candidates[id].conflicts)
+      if (placed[other]) taken.emplace_back(candidates[other].offset, candidates[other].offset + candidates[other].size);
+    candidates[id].offset = first_fit(std::move(taken), candidates[id].size);
+    placed[id] = true;
+  }
+}
+
+/// Conflicting neighbours below `id`, without those that another neighbour already lies on.
+std::vector<size_t> below(const std::vector<Candidate>& candidates, size_t id) {
+  std::vector<size_t> under;
+  for (size_t other : candidates[id].conflicts)
+    if (candidates[other].offset < candidates[id].offset) under.push_back(other);
+  std::sort(under.begin(), under.end(),
+            [&](size_t a, size_t b) { return candidates[a].offset > candidates[b].offset; });
+  std::vector<size_t> kept;
+  for (size_t other : under) {
+    const bool implied = std::any_of(kept.begin(), kept.end(), [&](size_t higher) {
+      const std::vector<size_t>& conflicts = candidates[higher].conflicts;
+      return candidates[higher].offset > candidates[other].offset &&
+             std::find(conflicts.begin(), conflicts.end(), other) != conflicts.end();
+    });
+    if (!implied) kept.push_back(other);
+  }
+  return kept;
+}
+
+}  // namespace
+
+void place_buffers(StoragePlanner& planner, const HappensBefore& order, Plan& plan) {
+  std::vector<Candidate> candidates = make_candidates(planner, order, plan);
+  find_conflicts(candidates, order);
+  pack_at_hints(candidates);
+  for (size_t id = 0; id < candidates.size(); ++id) {
+    Buffer buffer{candidates[id].bytes, {}};
+    for (size_t other : below(candidates, id)) buffer.above.push_back(static_cast<BufferId>(other));
+    std::sort(buffer.above.begin(), buffer.above.end());
+    plan.buffers.push_back(std::move(buffer));
+    planner.set_buffer(candidates[id].storage, static_cast<BufferId>(id));
+  }
+}
+
+void place_frees(const StoragePlanner& planner, const HappensBefore& order, Plan& plan) {
+  std::vector<std::vector<SlotId>> after_run(plan.runs.size());
+  for (const Storage& storage : planner.storages()) {
+    if (storage.where != Root::kKernel || storage.accesses.empty()) continue;
+    const std::vector<Access> lasts = extremes(storage.accesses, order, false);
+    const bool output = std::any_of(plan.outputs.begin(), plan.outputs.end(), [&](const PlanOutput& out) {
+      return out.kind == PlanOutput::Kind::kSlot && plan.slots[static_cast<size_t>(out.slot)].root == Root::kKernel &&
+             plan.slots[static_cast<size_t>(out.slot)].index == storage.index;
+    });
+    if (lasts.size() == 1 && !output) after_run[lasts[0].run].push_back(storage.index);
+  }
+  for (Stream& stream : plan.streams) {
+    std::vector<Instruction> code;
+    std::vector<SlotId> pending;
+    for (const Instruction& instruction : stream.code) {
+      // Frees come after the run's record: readers on other streams are not kept waiting for them.
+      if (instruction.kind != Instruction::Kind::kRecord)
+        for (SlotId slot : std::exchange(pending, {})) code.push_back({Instruction::Kind::kFree, slot});
+      code.push_back(instruction);
+      if (instruction.kind == Instruction::Kind::kLaunch) pending = after_run[instruction.id];
+    }
+    for (SlotId slot : pending) code.push_back({Instruction::Kind::kFree, slot});
+    stream.code = std::move(code);
+  }
+}
+
+}  // namespace dynaflow

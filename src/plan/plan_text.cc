@@ -1,0 +1,243 @@
+#include <map>
+
+#include "dynaflow/plan.h"
+
+namespace dynaflow {
+
+namespace {
+
+using text::Line;
+
+constexpr std::pair<StreamKind, const char*> kStreamKinds[] = {
+    {StreamKind::kHost, "host"}, {StreamKind::kAsync, "async"}, {StreamKind::kThread, "thread"}};
+constexpr std::pair<Instruction::Kind, const char*> kInstructions[] = {{Instruction::Kind::kLaunch, "launch"},
+                                                                       {Instruction::Kind::kRecord, "record"},
+                                                                       {Instruction::Kind::kWait, "wait"},
+                                                                       {Instruction::Kind::kFree, "free"}};
+constexpr std::pair<Root, const char*> kRoots[] = {{Root::kArena, "arena"},
+                                                   {Root::kArgument, "argument"},
+                                                   {Root::kConstant, "constant"},
+                                                   {Root::kOutput, "output"},
+                                                   {Root::kKernel, "kernel"}};
+constexpr std::pair<Delivery, const char*> kDeliveries[] = {{Delivery::kOut, "out"},
+                                                            {Delivery::kInPlace, "in_place"},
+                                                            {Delivery::kFresh, "fresh"},
+                                                            {Delivery::kCopy, "copy"}};
+
+template <typename Enum, size_t N>
+const char* name_of(const std::pair<Enum, const char*> (&table)[N], Enum value) {
+  for (const auto& [key, name] : table)
+    if (key == value) return name;
+  throw InternalError("an enumerator has no name");
+}
+
+template <typename Enum, size_t N>
+Enum named(const std::pair<Enum, const char*> (&table)[N], const text::Value& value, const std::string& name) {
+  std::string known;
+  for (const auto& [key, text] : table) {
+    if (name == text) return key;
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", text);
+  }
+  value.fail("one of " + known);
+}
+
+text::Value integers(const std::vector<int32_t>& items) {
+  std::vector<text::Value> values;
+  for (int32_t item : items) values.push_back(item == kNoId ? text::Value::none() : text::Value::integral(item));
+  return text::Value::list(std::move(values));
+}
+text::Value sizes(const std::vector<SizeExpr>& items) {
+  std::vector<text::Value> values;
+  for (const SizeExpr& item : items) values.push_back(item.to_text());
+  return text::Value::list(std::move(values));
+}
+
+Line make_line(const char* kind, std::vector<text::Value> args) {
+  Line line;
+  line.kind = kind;
+  line.args = std::move(args);
+  return line;
+}
+
+Line slot_to_text(const Plan& plan, const Slot& slot) {
+  return make_line("slot", {text::Value::ref(plan.graph->values[slot.value].name), text::Value::integral(slot.first_part),
+                            text::Value::integral(slot.last_part),
+                            text::Value::call(name_of(kRoots, slot.root), {text::Value::integral(slot.index)}),
+                            sizes(slot.sizes), sizes(slot.strides), slot.offset.to_text()});
+}
+
+Line output_to_text(const PlanOutput& output) {
+  switch (output.kind) {
+    case PlanOutput::Kind::kNone: break;
+    case PlanOutput::Kind::kSlot:
+      return make_line("result", {text::Value::call("slot", {text::Value::integral(output.slot)})});
+    case PlanOutput::Kind::kSize: return make_line("result", {text::Value::call("size", {output.size.to_text()})});
+  }
+  return make_line("result", {text::Value::none()});
+}
+
+void runs_to_text(const Plan& plan, std::vector<Line>& lines) {
+  for (const Run& run : plan.runs) {
+    lines.push_back(make_line("run", {text::Value::string(run.name), text::Value::integral(run.segment),
+                                      text::Value::integral(run.first_part), text::Value::integral(run.last_part),
+                                      text::Value::integral(run.stream)}));
+    for (const OpLaunch& launch : run.launches)
+      lines.push_back(make_line("call", {text::Value::string(plan.graph->ops[launch.op].name), integers(launch.inputs),
+                                         integers(launch.outputs),
+                                         text::Value::identifier(name_of(kDeliveries, launch.delivery))}));
+  }
+}
+
+Line stream_to_text(const Stream& stream) {
+  std::vector<text::Value> code;
+  for (const Instruction& instruction : stream.code)
+    code.push_back(text::Value::call(name_of(kInstructions, instruction.kind), {text::Value::integral(instruction.id)}));
+  return make_line("stream", {text::Value::string(stream.name), text::Value::identifier(name_of(kStreamKinds, stream.kind)),
+                              text::Value::list(std::move(code))});
+}
+
+text::Section plan_section(const Plan& plan) {
+  text::Section section;
+  section.name = "plan";
+  section.header.kind = "plan";
+  section.header.attrs = {{"strategy", text::Value::string(plan.strategy)},
+                          {"cut", cut_to_text(plan.cut)},
+                          {"events", text::Value::integral(plan.events)}};
+  std::vector<Line>& lines = section.lines;
+  for (const Guard& guard : plan.guards) lines.push_back(make_line("guard", {to_text(guard)}));
+  for (const Buffer& buffer : plan.buffers) lines.push_back(make_line("buffer", {buffer.bytes.to_text(), integers(buffer.above)}));
+  for (const OutputStorage& storage : plan.output_storage)
+    lines.push_back(make_line("storage", {text::Value::identifier(std::string(dtype_name(storage.dtype))),
+                                          storage.elements.to_text()}));
+  for (const Slot& slot : plan.slots) lines.push_back(slot_to_text(plan, slot));
+  runs_to_text(plan, lines);
+  for (const Stream& stream : plan.streams) lines.push_back(stream_to_text(stream));
+  for (const PlanOutput& output : plan.outputs) lines.push_back(output_to_text(output));
+  return section;
+}
+
+class PlanReader {
+ public:
+  explicit PlanReader(Plan& plan) : plan_(plan) {
+    const Graph& graph = *plan.graph;
+    for (size_t id = 0; id < graph.values.size(); ++id) values_[graph.values[id].name] = static_cast<ValueId>(id);
+    for (size_t id = 0; id < graph.ops.size(); ++id) ops_[graph.ops[id].name] = static_cast<OpId>(id);
+  }
+
+  void read(const text::Section& section) {
+    plan_.strategy = section.header.at("strategy").as_string();
+    plan_.cut = cut_from_text(section.header.at("cut"));
+    plan_.events = integer(section.header.at("events"));
+    for (const Line& line : section.lines) read_line(line);
+  }
+
+ private:
+  void read_line(const Line& line) {
+    const size_t count = line.args.size();
+    if (line.kind == "guard" && count == 1) plan_.guards.push_back(guard_from_text(line.args[0]));
+    else if (line.kind == "buffer" && count == 2) plan_.buffers.push_back({SizeExpr::from_text(line.args[0]), ids(line.args[1])});
+    else if (line.kind == "storage" && count == 2)
+      plan_.output_storage.push_back({dtype_from_name(line.args[0].as_name()), SizeExpr::from_text(line.args[1])});
+    else if (line.kind == "slot" && count == 7) read_slot(line);
+    else if (line.kind == "run" && count == 5) read_run(line);
+    else if (line.kind == "call" && count == 4) read_call(line);
+    else if (line.kind == "stream" && count == 3) read_stream(line);
+    else if (line.kind == "result" && count == 1) read_result(line.args[0]);
+    else line.fail(fmt::format("'{}' with {} arguments is no line of a plan", line.kind, count));
+  }
+
+  void read_slot(const Line& line) {
+    const auto value = values_.find(line.args[0].as_ref());
+    if (value == values_.end()) line.args[0].fail("a value of the graph");
+    if (line.args[3].kind != text::Value::Kind::kCall || line.args[3].items.size() != 1)
+      line.args[3].fail("arena(n), argument(n), constant(n), output(n) or kernel(n)");
+    Slot slot;
+    slot.value = value->second;
+    slot.first_part = integer(line.args[1]);
+    slot.last_part = integer(line.args[2]);
+    slot.root = named(kRoots, line.args[3], line.args[3].name);
+    slot.index = integer(line.args[3].items[0]);
+    for (const text::Value& size : line.args[4].as_list()) slot.sizes.push_back(SizeExpr::from_text(size));
+    for (const text::Value& stride : line.args[5].as_list()) slot.strides.push_back(SizeExpr::from_text(stride));
+    slot.offset = SizeExpr::from_text(line.args[6]);
+    plan_.slots.push_back(std::move(slot));
+  }
+
+  void read_run(const Line& line) {
+    Run run;
+    run.name = line.args[0].as_string();
+    run.segment = integer(line.args[1]);
+    run.first_part = integer(line.args[2]);
+    run.last_part = integer(line.args[3]);
+    run.stream = integer(line.args[4]);
+    plan_.runs.push_back(std::move(run));
+  }
+
+  void read_call(const Line& line) {
+    if (plan_.runs.empty()) line.fail("a call belongs to the run above it; there is none");
+    const auto op = ops_.find(line.args[0].as_string());
+    if (op == ops_.end()) line.args[0].fail("the name of an op of the graph");
+    plan_.runs.back().launches.push_back({op->second, ids(line.args[1]), ids(line.args[2]),
+                                          named(kDeliveries, line.args[3], line.args[3].as_name())});
+  }
+
+  void read_stream(const Line& line) {
+    Stream stream;
+    stream.name = line.args[0].as_string();
+    stream.kind = named(kStreamKinds, line.args[1], line.args[1].as_name());
+    for (const text::Value& item : line.args[2].as_list()) {
+      if (item.kind != text::Value::Kind::kCall || item.items.size() != 1) item.fail("launch(n), record(n), wait(n) or free(n)");
+      stream.code.push_back({named(kInstructions, item, item.name), integer(item.items[0])});
+    }
+    plan_.streams.push_back(std::move(stream));
+  }
+
+  void read_result(const text::Value& value) {
+    PlanOutput output;
+    if (value.kind == text::Value::Kind::kCall && value.items.size() == 1) {
+      output.kind = value.name == "slot" ? PlanOutput::Kind::kSlot : PlanOutput::Kind::kSize;
+      if (value.name == "slot") output.slot = integer(value.items[0]);
+      else if (value.name == "size") output.size = SizeExpr::from_text(value.items[0]);
+      else value.fail("slot(n), size(expression) or none");
+    } else if (value.kind != text::Value::Kind::kNone) {
+      value.fail("slot(n), size(expression) or none");
+    }
+    plan_.outputs.push_back(std::move(output));
+  }
+
+  static int32_t integer(const text::Value& value) {
+    if (value.as_int() < 0 || value.as_int() > INT32_MAX) value.fail("a small index");
+    return static_cast<int32_t>(value.as_int());
+  }
+  static std::vector<int32_t> ids(const text::Value& value) {
+    std::vector<int32_t> result;
+    for (const text::Value& item : value.as_list())
+      result.push_back(item.kind == text::Value::Kind::kNone ? kNoId : integer(item));
+    return result;
+  }
+
+  Plan& plan_;
+  std::map<std::string, ValueId> values_;
+  std::map<std::string, OpId> ops_;
+};
+
+}  // namespace
+
+std::string print(const Plan& plan) { return print(*plan.graph) + text::print(plan_section(plan)); }
+
+PlanPtr parse_plan(std::string_view source) {
+  const text::Document document = text::parse(source);
+  auto plan = std::make_shared<Plan>();
+  plan->graph = std::make_shared<const Graph>(graph_from_text(document.at("graph")));
+  PlanReader(*plan).read(document.at("plan"));
+  check(*plan);
+  return plan;
+}
+
+bool operator==(const Plan& a, const Plan& b) {
+  return *a.graph == *b.graph && a.strategy == b.strategy && a.cut == b.cut && a.guards == b.guards &&
+         a.streams == b.streams && a.runs == b.runs && a.slots == b.slots && a.buffers == b.buffers &&
+         a.output_storage == b.output_storage && a.outputs == b.outputs && a.events == b.events;
+}
+
+}  // namespace dynaflow

@@ -1,0 +1,257 @@
+#include "plan/storage.h"
+
+#include <algorithm>
+
+namespace dynaflow {
+
+StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue, Plan& plan)
+    : schedule_(schedule),
+      partition_(*schedule.partition),
+      graph_(*schedule.partition->graph),
+      issue_(issue),
+      plan_(plan),
+      parts_(schedule.cut.parts),
+      united_(graph_.values.size()),
+      is_output_(graph_.values.size(), false),
+      is_read_(graph_.values.size(), false) {}
+
+void StoragePlanner::run() {
+  unite_in_place();
+  collect_ranges();
+  make_storages();
+  place_launches();
+  place_outputs();
+}
+
+ValueId StoragePlanner::root_of(ValueId value) const { return united_[storage_root(graph_, value)]; }
+
+/// A collective may overwrite its input when nothing else ever looks at those bytes.
+bool StoragePlanner::reduces_in_place(const Op& op) const {
+  if (op.kind != OpKind::kCollective || short_target(op.target) != "all_reduce") return false;
+  return united_[op.outputs[0]] != op.outputs[0];
+}
+
+void StoragePlanner::unite_in_place() {
+  std::vector<std::vector<OpId>> users(graph_.values.size());
+  for (ValueId id = 0; id < static_cast<ValueId>(united_.size()); ++id) united_[id] = id;
+  for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
+    if (graph_.ops[id].kind == OpKind::kView) continue;
+    for (ValueId input : op_inputs(graph_.ops[id])) users[storage_root(graph_, input)].push_back(id);
+  }
+  for (const Arg& output : graph_.outputs)
+    if (const auto* ref = std::get_if<ValueRef>(&output.data)) is_output_[storage_root(graph_, ref->id)] = true;
+  for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
+    const Op& op = graph_.ops[id];
+    if (op.kind != OpKind::kCollective || short_target(op.target) != "all_reduce" || op.outputs.size() != 1) continue;
+    const std::vector<ValueId> inputs = op_inputs(op);
+    if (inputs.size() != 1) continue;
+    const ValueId source = storage_root(graph_, inputs[0]);
+    const TensorMeta& from = graph_.values[inputs[0]].meta;
+    const TensorMeta& to = graph_.values[op.outputs[0]].meta;
+    const bool own = graph_.values[source].origin == Origin::kOp && !is_output_[source];
+    const bool dense = from.strides == contiguous_strides(from.shape) && from.strides == to.strides;
+    if (own && dense && users[source].size() == 1) united_[op.outputs[0]] = united_[source];
+  }
+  for (ValueId id = 0; id < static_cast<ValueId>(united_.size()); ++id)
+    if (is_output_[id]) is_output_[united_[id]] = true;
+}
+
+PartRange StoragePlanner::range_of(ValueId value, const SegmentRun& run) const {
+  return partition_.split.layouts[value].is_sharded() ? PartRange{run.first_part, run.last_part}
+                                                      : PartRange{0, parts_};
+}
+
+void StoragePlanner::collect_ranges() {
+  for (const IssuedRun& issued : issue_.runs) {
+    for (OpId id : partition_.segments[issued.run.segment].ops) {
+      const Op& op = graph_.ops[id];
+      for (ValueId value : op_inputs(op)) {
+        ranges_[root_of(value)].insert(range_of(value, issued.run));
+        is_read_[root_of(value)] = true;
+      }
+      for (ValueId value : op.outputs) {
+        ranges_[root_of(value)].insert(range_of(value, issued.run));
+        if (root_of(value) == value) made_[value].insert(range_of(value, issued.run));
+      }
+    }
+  }
+  for (const Arg& output : graph_.outputs)
+    if (const auto* ref = std::get_if<ValueRef>(&output.data)) ranges_[root_of(ref->id)].insert({0, parts_});
+}
+
+bool StoragePlanner::needs_joining(const std::set<PartRange>& ranges) const {
+  int end = 0;
+  for (const PartRange& range : ranges) {  // sorted by first part
+    if (range.first < end) return true;
+    end = range.second;
+  }
+  return false;
+}
+
+int32_t StoragePlanner::add_output_storage(ValueId root, PartRange range) {
+  const TensorMeta& meta = graph_.values[root].meta;
+  SizeExpr elements = 1;
+  for (const SizeExpr& size : meta.shape) elements = elements * size;
+  plan_.output_storage.push_back({meta.dtype, on_parts(graph_, elements, range.first, range.second, parts_)});
+  return static_cast<int32_t>(plan_.output_storage.size()) - 1;
+}
+
+Root StoragePlanner::choose_root(ValueId root, PartRange range) const {
+  const Value& value = graph_.values[root];
+  if (value.origin == Origin::kConstant) return Root::kConstant;
+  if (value.origin != Origin::kOp) return Root::kArgument;
+  const Op& op = graph_.ops[value.op];
+  const bool has_out = !op.out_target.empty() || op.kind == OpKind::kCollective;
+  // A fresh result is kept as it is, unless several must come together in one storage.
+  if (!has_out && made_.at(root).count(range) > 0) return Root::kKernel;
+  return is_output_[root] ? Root::kOutput : Root::kArena;
+}
+
+void StoragePlanner::make_storages() {
+  for (const auto& [root, ranges] : ranges_) {
+    const bool caller = graph_.values[root].origin != Origin::kOp;
+    const bool joined = caller || needs_joining(ranges);
+    std::set<PartRange> kept = joined ? std::set<PartRange>{{0, parts_}} : ranges;
+    for (const PartRange& range : kept) {
+      Storage storage{root, range, choose_root(root, range), kNoId, {}};
+      if (caller) storage.index = graph_.values[root].index;
+      if (storage.where == Root::kOutput) storage.index = add_output_storage(root, range);
+      by_root_[root].push_back(storages_.size());
+      storages_.push_back(std::move(storage));
+    }
+  }
+}
+
+size_t StoragePlanner::storage_of(ValueId value, PartRange range) const {
+  for (size_t id : by_root_.at(root_of(value)))
+    if (storages_[id].range.first <= range.first && range.second <= storages_[id].range.second) return id;
+  throw InternalError(fmt::format("%{} has no storage for parts [{}, {})", graph_.values[value].name, range.first,
+                                  range.second));
+}
+
+/// Sizes are those of the slot's own rows; strides and offset those of the storage's, moved to the first row.
+void StoragePlanner::describe(Slot& slot, const Storage& storage) const {
+  const TensorMeta& meta = graph_.values[slot.value].meta;
+  const Layout& layout = partition_.split.layouts[slot.value];
+  const auto own = [&](const SizeExpr& expr) { return on_parts(graph_, expr, slot.first_part, slot.last_part, parts_); };
+  const auto whole = [&](const SizeExpr& expr) {
+    return on_parts(graph_, expr, storage.range.first, storage.range.second, parts_);
+  };
+  for (const SizeExpr& size : meta.shape) slot.sizes.push_back(own(size));
+  for (const SizeExpr& stride : meta.strides) slot.strides.push_back(whole(stride));
+  slot.offset = whole(meta.offset);
+  const bool slice = PartRange{slot.first_part, slot.last_part} != storage.range;
+  if (!slice) return;
+  if (layout.kind != Layout::Kind::kShard || !(layout.outer == SizeExpr(1)))
+    throw PlanError(fmt::format("parts [{}, {}) of %{} are no slice of the batch (layout {}): run its segment and "
+                                "those that read it on the same parts",
+                                slot.first_part, slot.last_part, graph_.values[slot.value].name, print(layout)));
+  SizeExpr rows;
+  for (int part = storage.range.first; part < slot.first_part; ++part)
+    rows = rows + SizeExpr::symbol(part_symbol(part));
+  const auto dim = static_cast<size_t>(layout.dim);
+  slot.offset = slot.offset + rows * own(layout.inner) * slot.strides[dim];
+}
+
+SlotId StoragePlanner::slot(ValueId value, PartRange range) {
+  const auto [entry, added] = slots_.try_emplace({value, range}, static_cast<SlotId>(plan_.slots.size()));
+  if (!added) return entry->second;
+  const size_t storage_id = storage_of(value, range);
+  const Storage& storage = storages_[storage_id];
+  Slot result;
+  result.value = value;
+  result.first_part = range.first;
+  result.last_part = range.second;
+  result.root = storage.where;
+  result.index = storage.index;
+  describe(result, storage);
+  plan_.slots.push_back(std::move(result));
+  slot_storage_.push_back(storage_id);
+  return entry->second;
+}
+
+Delivery StoragePlanner::choose_delivery(const Op& op, PartRange range) {
+  bool fresh = false;
+  bool copied = false;
+  bool aliased = !op.outputs.empty();
+  for (ValueId value : op.outputs) {
+    aliased &= graph_.values[value].alias_of != kNoId;
+    const Root where = storages_[storage_of(value, range)].where;
+    fresh |= where == Root::kKernel;
+    copied |= where != Root::kKernel;
+  }
+  if (reduces_in_place(op) || aliased) return Delivery::kInPlace;
+  if (!fresh && (!op.out_target.empty() || op.kind == OpKind::kCollective)) return Delivery::kOut;
+  return copied ? Delivery::kCopy : Delivery::kFresh;
+}
+
+OpLaunch StoragePlanner::make_launch(OpId id, const IssuedRun& issued) {
+  const Op& op = graph_.ops[id];
+  OpLaunch launch;
+  launch.op = id;
+  for (ValueId value : op_inputs(op)) launch.inputs.push_back(slot(value, range_of(value, issued.run)));
+  for (ValueId value : op.outputs) {
+    const PartRange range = range_of(value, issued.run);
+    Storage& storage = storages_[storage_of(value, range)];
+    if (storage.where == Root::kKernel && !is_read_[storage.root] && !is_output_[storage.root]) {
+      launch.outputs.push_back(kNoId);
+      continue;
+    }
+    const SlotId made = slot(value, range);
+    launch.outputs.push_back(made);
+    const bool source = storage.where == Root::kKernel && storage.root == value && storage.index == kNoId;
+    if (source) storage.index = made;
+    if (storage.where == Root::kKernel) plan_.slots[made].index = storage.index;
+  }
+  const PartRange range = op.outputs.empty() ? PartRange{0, parts_} : range_of(op.outputs[0], issued.run);
+  launch.delivery = choose_delivery(op, range);
+  return launch;
+}
+
+void StoragePlanner::place_launches() {
+  for (RunId id = 0; id < static_cast<RunId>(issue_.runs.size()); ++id) {
+    const IssuedRun& issued = issue_.runs[id];
+    const Segment& segment = partition_.segments[issued.run.segment];
+    Run run;
+    run.segment = issued.run.segment;
+    run.first_part = issued.run.first_part;
+    run.last_part = issued.run.last_part;
+    run.stream = issued.run.stream;
+    run.name = segment.name;
+    if (segment.form == SplitForm::kSplit && parts_ > 1)
+      run.name = issued.run.parts() == 1 ? fmt::format("mb{}/{}", run.first_part, segment.name)
+                                         : fmt::format("mb{}-{}/{}", run.first_part, run.last_part - 1, segment.name);
+    for (OpId op : segment.ops) {
+      const int position = static_cast<int>(run.launches.size());
+      OpLaunch launch = make_launch(op, issued);
+      for (SlotId input : launch.inputs)
+        storages_[slot_storage_[static_cast<size_t>(input)]].accesses.push_back({id, position, false});
+      for (SlotId output : launch.outputs)
+        if (output != kNoId) storages_[slot_storage_[static_cast<size_t>(output)]].accesses.push_back({id, position, true});
+      run.launches.push_back(std::move(launch));
+    }
+    plan_.runs.push_back(std::move(run));
+  }
+}
+
+void StoragePlanner::place_outputs() {
+  for (const Arg& output : graph_.outputs) {
+    PlanOutput result;
+    if (const auto* ref = std::get_if<ValueRef>(&output.data)) {
+      result.kind = PlanOutput::Kind::kSlot;
+      result.slot = slot(ref->id, {0, parts_});
+    } else if (const auto* size = std::get_if<SizeExpr>(&output.data)) {
+      result.kind = PlanOutput::Kind::kSize;
+      result.size = *size;
+    }
+    plan_.outputs.push_back(std::move(result));
+  }
+}
+
+void StoragePlanner::set_buffer(size_t storage, BufferId buffer) {
+  storages_[storage].index = buffer;
+  for (size_t id = 0; id < plan_.slots.size(); ++id)
+    if (slot_storage_[id] == storage) plan_.slots[id].index = buffer;
+}
+
+}  // namespace dynaflow

@@ -1,0 +1,78 @@
+#pragma once
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "plan/issue_order.h"
+
+namespace dynaflow {
+
+/// Parts [first, last).
+using PartRange = std::pair<int, int>;
+
+/// One use of a storage by one launch.
+struct Access {
+  RunId run = kNoId;
+  int launch = 0;     // index in the run's launches
+  bool write = false;
+};
+
+/// Bytes that live and die together: a root value (and all that shares its storage) on a range of parts.
+struct Storage {
+  ValueId root = kNoId;
+  PartRange range;
+  Root where = Root::kArena;
+  int32_t index = kNoId;         // as Slot::index
+  std::vector<Access> accesses;  // in issue order
+};
+
+/// Decides where every value lives: its storage, and per launch its slots. The values of a root are kept apart
+/// by part when no two uses overlap; else one joined storage holds the whole batch and each part is a slice.
+class StoragePlanner {
+ public:
+  StoragePlanner(const Schedule& schedule, const Issue& issue, Plan& plan);
+  /// Fills plan.runs, slots, outputs and output_storage. Throws PlanError when a part of a value is no slice.
+  void run();
+  const std::vector<Storage>& storages() const { return storages_; }
+  /// Gives arena storage `storage` its buffer, in every slot that lies in it.
+  void set_buffer(size_t storage, BufferId buffer);
+
+ private:
+  void unite_in_place();
+  void collect_ranges();
+  void make_storages();
+  bool needs_joining(const std::set<PartRange>& ranges) const;
+  void place_launches();
+  OpLaunch make_launch(OpId op, const IssuedRun& issued);
+  Delivery choose_delivery(const Op& op, PartRange range);
+  void place_outputs();
+  Root choose_root(ValueId root, PartRange range) const;
+  int32_t add_output_storage(ValueId root, PartRange range);
+
+  PartRange range_of(ValueId value, const SegmentRun& run) const;
+  ValueId root_of(ValueId value) const;
+  size_t storage_of(ValueId value, PartRange range) const;
+  SlotId slot(ValueId value, PartRange range);
+  void describe(Slot& slot, const Storage& storage) const;
+  bool reduces_in_place(const Op& op) const;
+
+  const Schedule& schedule_;
+  const Partition& partition_;
+  const Graph& graph_;
+  const Issue& issue_;
+  Plan& plan_;
+  int parts_;
+
+  std::vector<ValueId> united_;                        // by ValueId: the root after in-place collectives
+  std::vector<bool> is_output_;                        // by root
+  std::vector<bool> is_read_;                          // by root
+  std::map<ValueId, std::set<PartRange>> ranges_;      // by root: the ranges it is used on
+  std::map<ValueId, std::set<PartRange>> made_;        // by root: the ranges its op runs on
+  std::map<ValueId, std::vector<size_t>> by_root_;     // storages of a root
+  std::vector<Storage> storages_;
+  std::map<std::pair<ValueId, PartRange>, SlotId> slots_;
+  std::vector<size_t> slot_storage_;                   // by SlotId
+};
+
+}  // namespace dynaflow

@@ -1,0 +1,132 @@
+#include "torch/engine.h"
+
+#include "torch/errors.h"
+
+namespace dynaflow {
+
+Engine::Engine(c10::intrusive_ptr<Runtime> runtime, const std::string& plan_text, std::vector<at::Tensor> constants,
+               bool spin)
+    : runtime_(std::move(runtime)), plan_(parse_plan(plan_text)), binder_(std::make_shared<Binder>(plan_)) {
+  prepared_ = prepare(plan_, *binder_, std::move(constants), runtime_->groups());
+  executor_ = std::make_unique<Executor>(plan_, binder_, std::make_shared<TorchProvider>(prepared_),
+                                         make_cpu_device(spin));
+}
+
+Engine::Outputs Engine::run(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols) {
+  return execute(std::move(arguments), symbols, {});
+}
+
+Engine::Outputs Engine::run_with(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, bool serial,
+                                 bool poison, const std::vector<int64_t>& delays_us) {
+  RunOptions options;
+  options.serial = serial;
+  options.poison = poison;
+  options.delays_us.assign(delays_us.begin(), delays_us.end());
+  return execute(std::move(arguments), symbols, std::move(options));
+}
+
+Engine::Outputs Engine::execute(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols,
+                                RunOptions options) {
+  std::optional<Turnstile::Turn> turn;
+  if (!prepared_->groups.empty()) {
+    turn.emplace(runtime_->turnstile());
+    check_groups();
+  }
+  Executor::Lease lease = executor_->acquire();
+  auto& frame = static_cast<TorchFrame&>(lease->kernels());
+  const std::shared_ptr<TraceRecorder> recorder = make_recorder();
+  options.observer = recorder.get();
+  frame.set_run(std::move(arguments), recorder, time_kernels_.load(std::memory_order_relaxed));
+  try {
+    executor_->run(*lease, symbols, options);
+  } catch (const std::exception& error) {
+    break_groups(frame, error_text(error));
+    frame.take_outputs();
+    count(frame);
+    throw;
+  }
+  count(frame);
+  return {frame.take_outputs(), frame.take_sizes()};
+}
+
+void Engine::check_groups() const {
+  for (const auto& group : prepared_->groups) {
+    const std::string reason = group->broken();
+    if (reason.empty()) continue;
+    throw ExecutionError(fmt::format("group '{}' is broken since an earlier step failed, and its ranks no longer "
+                                     "agree on what comes next; restart them. The first error was: {}",
+                                     group->name(), reason));
+  }
+}
+
+/// A failed collective, or one that was never issued, leaves the ranks at different points.
+void Engine::break_groups(const TorchFrame& frame, const std::string& reason) {
+  std::string first = frame.stopped_short() ? reason : "";
+  for (const auto& group : prepared_->groups) {
+    if (const std::string known = group->broken(); !known.empty()) first = known;
+  }
+  if (first.empty()) return;
+  for (const auto& group : prepared_->groups) group->mark_broken(first);
+}
+
+std::vector<int64_t> Engine::parts(const std::vector<int64_t>& symbols) const {
+  const auto& known = plan_->graph->symbols;
+  for (size_t i = 0; i < known.size() && i < symbols.size(); ++i) {
+    if (known[i].name == plan_->graph->batch_symbol) return cut(plan_->cut, symbols[i]);
+  }
+  return {};
+}
+
+std::shared_ptr<TraceRecorder> Engine::make_recorder() {
+  if (!tracing_.load(std::memory_order_relaxed)) return nullptr;
+  std::vector<bool> asynchronous;
+  for (const PreparedRun& run : prepared_->runs) asynchronous.push_back(run.asynchronous);
+  auto recorder = std::make_shared<TraceRecorder>(prepared_->runs.size(), std::move(asynchronous));
+  std::scoped_lock lock(mutex_);
+  last_trace_ = recorder;
+  return recorder;
+}
+
+void Engine::start_trace() {
+  std::scoped_lock lock(mutex_);
+  last_trace_ = nullptr;
+  tracing_ = true;
+}
+
+std::string Engine::take_trace() {
+  std::scoped_lock lock(mutex_);
+  tracing_ = false;
+  const auto trace = std::exchange(last_trace_, nullptr);
+  return trace ? trace->text() : std::string();
+}
+
+void Engine::count(TorchFrame& frame) {
+  const LaunchCounters counters = frame.take_counters();
+  std::scoped_lock lock(mutex_);
+  totals_ += counters;
+  ++steps_;
+}
+
+void Engine::time_kernels(bool on) {
+  const int64_t reading = on ? clock_reading_ns() : 0;
+  std::scoped_lock lock(mutex_);
+  if (on) clock_reading_ns_ = reading;
+  time_kernels_ = on;
+}
+
+c10::Dict<std::string, int64_t> Engine::counters() const {
+  std::scoped_lock lock(mutex_);
+  // Of the two readings around a kernel, one lies between the two moments that they return.
+  const int64_t inside = totals_.timed * clock_reading_ns_;
+  c10::Dict<std::string, int64_t> result;
+  result.insert("steps", steps_);
+  result.insert("launches", totals_.launches);
+  result.insert("fresh_results", totals_.fresh_results);
+  result.insert("copied_bytes", totals_.copied_bytes);
+  result.insert("arena_bytes", totals_.arena_bytes);
+  result.insert("kernel_ns", std::max<int64_t>(0, totals_.kernel_ns - inside));
+  result.insert("clock_ns", 2 * inside);
+  return result;
+}
+
+}  // namespace dynaflow

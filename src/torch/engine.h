@@ -1,0 +1,70 @@
+#pragma once
+#include <ATen/core/Dict.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "dynaflow/executor.h"
+#include "torch/frame.h"
+#include "torch/runtime.h"
+
+namespace dynaflow {
+
+/// A plan ready to run on torch's kernels. Thread-safe; runs with collectives take turns.
+class Engine : public torch::CustomClassHolder {
+ public:
+  using Outputs = std::tuple<std::vector<at::Tensor>, std::vector<int64_t>>;
+
+  /// `constants`: the capture's, by index. `spin`: waiters and signallers have disjoint cores. Throws ParseError
+  /// or PlanError naming what torch cannot run.
+  Engine(c10::intrusive_ptr<Runtime> runtime, const std::string& plan_text, std::vector<at::Tensor> constants,
+         bool spin);
+
+  /// Runs the plan on the caller's tensor arguments, given by index, with the values of the graph's symbols in
+  /// order. Returns its tensor outputs and its size outputs, each in order.
+  Outputs run(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols);
+  /// The same for tests and measurement: see RunOptions.
+  Outputs run_with(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, bool serial, bool poison,
+                   const std::vector<int64_t>& delays_us);
+  /// Whether the plan is right for these sizes.
+  bool accepts(const std::vector<int64_t>& symbols) const { return binder_->accepts(symbols); }
+  /// Rows of each part of the batch; empty when the graph has no batch symbol.
+  std::vector<int64_t> parts(const std::vector<int64_t>& symbols) const;
+
+  /// From now on each step is traced, until take_trace().
+  void start_trace();
+  /// The last traced step as TraceRecorder::text(), or empty when there was none.
+  std::string take_trace();
+
+  /// Totals since construction: steps, launches, fresh_results, copied_bytes, arena_bytes (now held, by all
+  /// frames), kernel_ns (thread CPU time inside timed kernels) and clock_ns (what the timing itself took).
+  c10::Dict<std::string, int64_t> counters() const;
+  /// Whether to time kernels. Slows steps down by a clock reading before and after each.
+  void time_kernels(bool on);
+
+ private:
+  Outputs execute(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, RunOptions options);
+  void check_groups() const;
+  void break_groups(const TorchFrame& frame, const std::string& reason);
+  std::shared_ptr<TraceRecorder> make_recorder();
+  void count(TorchFrame& frame);
+
+  c10::intrusive_ptr<Runtime> runtime_;
+  PlanPtr plan_;
+  std::shared_ptr<Binder> binder_;
+  std::shared_ptr<const Prepared> prepared_;
+  std::unique_ptr<Executor> executor_;
+  std::atomic<bool> tracing_ = false;
+  std::atomic<bool> time_kernels_ = false;
+  mutable std::mutex mutex_;  // of what follows
+  std::shared_ptr<TraceRecorder> last_trace_;
+  LaunchCounters totals_;
+  int64_t steps_ = 0;
+  int64_t clock_reading_ns_ = 0;
+};
+
+}  // namespace dynaflow

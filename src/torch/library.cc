@@ -1,0 +1,25 @@
+#include <torch/custom_class.h>
+#include <torch/library.h>
+
+#include "torch/engine.h"
+
+// torch.classes.dynaflow.{Runtime, Engine}: what Python loads with torch.ops.load_library. Calls release the GIL.
+TORCH_LIBRARY(dynaflow, m) {
+  using dynaflow::Engine;
+  using dynaflow::Runtime;
+  m.class_<Runtime>("Runtime")
+      .def(torch::init<>())
+      .def("add_group", &Runtime::add_group)
+      .def("broken", &Runtime::broken);
+  m.class_<Engine>("Engine")
+      .def(torch::init<c10::intrusive_ptr<Runtime>, std::string, std::vector<at::Tensor>, bool>())
+      .def("run", &Engine::run)
+      .def("run_with", &Engine::run_with)
+      .def("accepts", &Engine::accepts)
+      .def("parts", &Engine::parts)
+      .def("start_trace", &Engine::start_trace)
+      .def("take_trace", &Engine::take_trace)
+      .def("counters", &Engine::counters)
+      .def("time_kernels", &Engine::time_kernels);
+  m.def("built_for_torch", []() -> std::string { return DYNAFLOW_BUILT_FOR_TORCH; });
+}

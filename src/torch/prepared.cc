@@ -1,0 +1,196 @@
+#include "torch/prepared.h"
+
+#include <algorithm>
+#include <array>
+
+namespace dynaflow {
+namespace {
+
+/// Ops that only make a dense copy: into a planned slot they are one copy_, not a kernel and a copy.
+constexpr std::array<std::string_view, 3> kCopyOps = {"aten.clone.default", "aten._to_copy.default",
+                                                      "aten.lift_fresh_copy.default"};
+
+class Preparation {
+ public:
+  Preparation(PlanPtr plan, Binder& binder, const Groups& groups)
+      : plan_(*plan), binder_(binder), groups_(groups), result_(std::make_shared<Prepared>()) {
+    result_->plan = std::move(plan);
+  }
+
+  std::shared_ptr<const Prepared> run(std::vector<at::Tensor> constants) {
+    result_->constants = std::move(constants);
+    prepare_slots();
+    prepare_externals();
+    prepare_runs();
+    for (const OutputStorage& storage : plan_.output_storage) {
+      result_->output_elements.push_back(binder_.reg(storage.elements));
+    }
+    for (const PlanOutput& output : plan_.outputs) {
+      if (output.kind == PlanOutput::Kind::kSize) result_->size_outputs.push_back(binder_.reg(output.size));
+    }
+    for (const Stream& stream : plan_.streams) {
+      result_->threads = result_->threads || stream.kind == StreamKind::kThread;
+    }
+    return result_;
+  }
+
+ private:
+  const Value& value(ValueId id) const { return plan_.graph->values.at(static_cast<size_t>(id)); }
+
+  ShapeRegisters registers(const std::vector<SizeExpr>& sizes, const std::vector<SizeExpr>& strides,
+                           const SizeExpr& offset) {
+    ShapeRegisters shape;
+    for (const SizeExpr& size : sizes) shape.sizes.push_back(binder_.reg(size));
+    for (const SizeExpr& stride : strides) shape.strides.push_back(binder_.reg(stride));
+    shape.offset = binder_.reg(offset);
+    return shape;
+  }
+
+  void prepare_slots() {
+    result_->kernel_views.resize(plan_.slots.size());
+    for (size_t i = 0; i < plan_.slots.size(); ++i) {
+      const Slot& slot = plan_.slots[i];
+      result_->slots.push_back({slot.root, slot.index, scalar_type(value(slot.value).meta.dtype),
+                                registers(slot.sizes, slot.strides, slot.offset)});
+      const auto id = static_cast<SlotId>(i);
+      if (slot.root == Root::kArena) result_->arena_slots.push_back(id);
+      if (slot.root == Root::kOutput) result_->output_slots.push_back(id);
+      if (slot.root != Root::kKernel) continue;
+      auto& same_tensor = slot.index == id ? result_->kernel_slots
+                                           : result_->kernel_views.at(static_cast<size_t>(slot.index));
+      same_tensor.push_back(id);
+    }
+  }
+
+  bool is_written(ValueId id) const {
+    for (const Op& op : plan_.graph->ops) {
+      for (const ValueId written : op.effects.writes) {
+        if (storage_root(*plan_.graph, written) == id) return true;
+      }
+    }
+    return false;
+  }
+
+  /// The argument's or constant's own value, of which slots with that root are views.
+  void prepare_externals() {
+    for (ValueId id = 0; id < static_cast<ValueId>(plan_.graph->values.size()); ++id) {
+      const Value& origin = value(id);
+      if (origin.origin == Origin::kOp) continue;
+      const bool constant = origin.origin == Origin::kConstant;
+      if (constant) {
+        if (static_cast<size_t>(origin.index) >= result_->constants.size()) {
+          throw PlanError(fmt::format("constant '{}' has index {} but {} constants were given", origin.name,
+                                      origin.index, result_->constants.size()));
+        }
+      } else {
+        result_->arguments = std::max(result_->arguments, static_cast<size_t>(origin.index) + 1);
+      }
+      const Root root = constant ? Root::kConstant : Root::kArgument;
+      External external{origin.name,    origin.index, constant, origin.origin != Origin::kInput,
+                        is_written(id), scalar_type(origin.meta.dtype), {}, {}, {}};
+      const TensorMeta meta = whole(origin.meta);
+      external.shape = registers(meta.shape, meta.strides, meta.offset);
+      for (size_t i = 0; i < plan_.slots.size(); ++i) {
+        const Slot& slot = plan_.slots[i];
+        if (slot.root != root || slot.index != origin.index) continue;
+        const bool same = slot.sizes == meta.shape && slot.strides == meta.strides && slot.offset == meta.offset &&
+                          value(slot.value).meta.dtype == origin.meta.dtype;
+        (same ? external.whole : external.views).push_back(static_cast<SlotId>(i));
+      }
+      if (!external.whole.empty() || !external.views.empty()) result_->externals.push_back(std::move(external));
+    }
+  }
+
+  /// Sizes as the whole batch has them, in the terms that slots use.
+  TensorMeta whole(TensorMeta meta) const {
+    const auto rewrite = [this](SizeExpr& size) {
+      size = on_parts(*plan_.graph, size, 0, plan_.cut.parts, plan_.cut.parts);
+    };
+    for (SizeExpr& size : meta.shape) rewrite(size);
+    for (SizeExpr& stride : meta.strides) rewrite(stride);
+    rewrite(meta.offset);
+    return meta;
+  }
+
+  void prepare_runs() {
+    CallBuilder builder(plan_, binder_, result_->bound);
+    for (const Run& run : plan_.runs) {
+      const Stream& stream = plan_.streams.at(static_cast<size_t>(run.stream));
+      PreparedRun prepared{run.name, run.stream, stream.kind == StreamKind::kAsync, 0, {}};
+      for (const OpLaunch& launch : run.launches) {
+        prepared.launches.push_back(prepare_launch(builder, run, launch));
+        if (prepared.launches.back().collective) ++prepared.collectives;
+      }
+      result_->collectives += prepared.collectives;
+      result_->runs.push_back(std::move(prepared));
+    }
+  }
+
+  PreparedLaunch prepare_launch(CallBuilder& builder, const Run& run, const OpLaunch& launch) {
+    const Op& op = plan_.graph->ops.at(static_cast<size_t>(launch.op));
+    const bool collective = op.kind == OpKind::kCollective;
+    PreparedLaunch prepared{builder.build(run, launch, launch.delivery == Delivery::kOut && !collective),
+                            launch.op,
+                            launch.delivery,
+                            launch.outputs,
+                            std::nullopt,
+                            nullptr};
+    if (collective) {
+      prepared.collective = collective_kind(op);
+      prepared.group = group(op);
+      if (launch.outputs.size() != 1 || launch.outputs[0] == kNoId) {
+        throw PlanError(fmt::format("op '{}' ({}): a collective needs a slot for its result", op.name, op.target));
+      }
+    } else if (launch.delivery == Delivery::kInPlace) {
+      prepared.outputs.clear();
+    } else if (launch.delivery == Delivery::kCopy && std::ranges::find(kCopyOps, op.target) != kCopyOps.end()) {
+      make_copy(prepared);
+    } else if (launch.delivery == Delivery::kFresh) {
+      keep_fresh_outputs(prepared);
+    }
+    return prepared;
+  }
+
+  /// aten::copy_(slot, input): the slot already has the dtype and strides that the op would have made.
+  static void make_copy(PreparedLaunch& launch) {
+    static const auto copy = c10::Dispatcher::singleton().findSchemaOrThrow("aten::copy_", "");
+    Call call{copy, {{Source::Kind::kSlot, launch.outputs.at(0)}, launch.call.sources.at(0)}, {false}, {}};
+    call.sources.push_back({Source::Kind::kConstant, 0});
+    launch.call = std::move(call);
+    launch.delivery = Delivery::kOut;
+  }
+
+  /// An op that returns its input (add_) has nothing new to keep.
+  void keep_fresh_outputs(PreparedLaunch& launch) const {
+    for (SlotId& slot : launch.outputs) {
+      if (slot == kNoId) continue;
+      const Slot& made = plan_.slots.at(static_cast<size_t>(slot));
+      if (made.root != Root::kKernel || made.index != slot) slot = kNoId;
+    }
+    if (std::ranges::all_of(launch.outputs, [](SlotId slot) { return slot == kNoId; })) launch.outputs.clear();
+  }
+
+  std::shared_ptr<Group> group(const Op& op) {
+    const auto found = groups_.find(op.group);
+    if (found == groups_.end()) {
+      throw PlanError(fmt::format("op '{}' uses group '{}', which was not added to the runtime", op.name, op.group));
+    }
+    auto& used = result_->groups;
+    if (std::ranges::find(used, found->second) == used.end()) used.push_back(found->second);
+    return found->second;
+  }
+
+  const Plan& plan_;
+  Binder& binder_;
+  const Groups& groups_;
+  std::shared_ptr<Prepared> result_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Prepared> prepare(PlanPtr plan, Binder& binder, std::vector<at::Tensor> constants,
+                                        const Groups& groups) {
+  return Preparation(std::move(plan), binder, groups).run(std::move(constants));
+}
+
+}  // namespace dynaflow

@@ -1,0 +1,50 @@
+#include "torch/runtime.h"
+
+namespace dynaflow {
+
+Turnstile::Turn::Turn(Turnstile& turnstile) : turnstile_(turnstile) {
+  std::unique_lock lock(turnstile_.mutex_);
+  if (turnstile_.owner_ == std::this_thread::get_id()) {
+    throw ExecutionError("an engine with collectives was called from within a run of another one");
+  }
+  const uint64_t ticket = turnstile_.next_ticket_++;
+  turnstile_.changed_.wait(lock, [&] { return turnstile_.serving_ == ticket; });
+  turnstile_.owner_ = std::this_thread::get_id();
+}
+
+Turnstile::Turn::~Turn() {
+  {
+    std::scoped_lock lock(turnstile_.mutex_);
+    turnstile_.owner_ = {};
+    ++turnstile_.serving_;
+  }
+  turnstile_.changed_.notify_all();
+}
+
+void Runtime::add_group(std::string name, const std::string& queue_name, bool fifo) {
+  std::scoped_lock lock(mutex_);
+  std::shared_ptr<Group>& group = groups_[name];
+  if (group && group->serves(queue_name, fifo)) return;
+  group = nullptr;
+  try {
+    group = std::make_shared<Group>(name, queue_name, fifo);
+  } catch (...) {
+    groups_.erase(name);
+    throw;
+  }
+}
+
+std::string Runtime::broken() const {
+  for (const auto& [name, group] : groups()) {
+    const std::string reason = group->broken();
+    if (!reason.empty()) return fmt::format("group '{}' is broken: {}", name, reason);
+  }
+  return {};
+}
+
+Groups Runtime::groups() const {
+  std::scoped_lock lock(mutex_);
+  return groups_;
+}
+
+}  // namespace dynaflow
