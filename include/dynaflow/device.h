@@ -32,8 +32,8 @@ class DeviceStream {
   virtual void launched(std::shared_ptr<Completion> completion) = 0;
   /// The event completes when everything queued so far has.
   virtual void record(DeviceEvent& event) = 0;
-  /// What is queued later starts after the event, which may still have to be recorded by another thread. May throw
-  /// the error of the work that the event stands for; what it does not throw, synchronize does.
+  /// What is queued later starts after the event, which may still have to be recorded by another thread. May
+  /// throw the error of the work that the event stands for; what it does not throw, synchronize does.
   virtual void wait(DeviceEvent& event) = 0;
   /// Blocks until the queue is empty; throws the first error of what was in it.
   virtual void synchronize() = 0;
@@ -56,8 +56,8 @@ class Device {
 /// whose cores are disjoint from the signallers'; else they park.
 std::unique_ptr<Device> make_cpu_device(bool spin);
 
-/// Keeps the calls on its streams as text, "compute: launched", "network: wait e3", and never blocks on an event:
-/// for tests of stream assignment and event placement. Events are numbered in the order they are made.
+/// Keeps the calls on its streams as text, "compute: launched", "network: wait e3", and never blocks on an
+/// event: for tests of stream assignment and event placement. Events are numbered in the order they are made.
 class FakeDevice : public Device {
  public:
   virtual std::vector<std::string> calls() const = 0;

@@ -13,14 +13,15 @@ namespace dynaflow {
 class KernelFrame {
  public:
   virtual ~KernelFrame() = default;
-  /// Sizes are bound; `changed` says whether they differ from this frame's last run. Arguments were set through
-  /// the provider's own interface. Makes the arena at least binding.arena_bytes long.
+  /// Sizes are bound; `changed` says whether they differ from this frame's last run. Arguments were set
+  /// through the provider's own interface. Makes the arena at least binding.arena_bytes long.
   virtual void begin(const Binding& binding, bool changed) = 0;
   /// Runs the kernels of plan run `run`. Null when they have ended on return; else what they left running.
   virtual std::shared_ptr<Completion> launch(RunId run) = 0;
   /// Drops the kernel-made tensor in `slot`.
   virtual void free(SlotId slot) = 0;
-  /// The run is over, successfully or not: arguments and kernel-made tensors are dropped.
+  /// The run is over, successfully or not: arguments and kernel-made tensors are dropped. Also called when
+  /// begin was not reached, because the sizes are illegal, or threw.
   virtual void end() = 0;
   /// Fills the arena with NaN bytes: tests call it between runs so that a stale read shows.
   virtual void poison() = 0;

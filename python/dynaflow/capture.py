@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from dynaflow.capture_batch import BatchChoice, choose_batch
 from dynaflow.capture_nodes import (
     SIZE_CHECKS,
+    has_unknown_size,
     identifier,
     is_python_op,
     origin_attrs,
@@ -168,7 +169,7 @@ class _Capture:
             attrs += ["kind=collective", f"group={quote(group)}"]
         written = [name for i, arg in enumerate(known.arguments) if arg.written
                    for name in self._names(self._value(node, i))]
-        names, metas, aliases = self._results(node, node.target)
+        names, metas, aliases = self._results(node)
         if not known.collective and not written and aliases and all(aliases):
             attrs.append("kind=view")
         elif is_python_op(node.target):
@@ -177,7 +178,10 @@ class _Capture:
             attrs.append(f"alias=[{', '.join(f'%{alias}' if alias else 'none' for alias in aliases)}]")
         if written:
             attrs.append(f"writes=[{', '.join(f'%{name}' for name in written)}]")
-        attrs += ["random=true"] * known.random + ["host_sync=true"] * known.host_sync
+        if known.random and not self._without_dropout(node):
+            attrs.append("random=true")
+        if known.host_sync and has_unknown_size(node):
+            attrs.append("host_sync=true")
         if known.out_target:
             attrs.append(f"out_target={quote(known.out_target)}")
         self._line(node, names, metas, known.target, args, attrs)
@@ -202,11 +206,19 @@ class _Capture:
     def _opaque_call(self, node: Node) -> None:
         """A call that only Python can make: wrapped as an op of ours."""
         self.opaque = self.opaque or OpaqueOps()
-        names, metas, _ = self._results(node, None)
+        value = node.meta.get("val")
+        several = isinstance(value, (list, tuple))
+        items = list(value) if several else [value]
+        kept = [i for i, item in enumerate(items) if isinstance(item, torch.Tensor)]
+        if any(item is not None and i not in kept for i, item in enumerate(items)):
+            raise CaptureError(f"{node.name} = {node.target} returns something that is not a tensor")
+        names = [f"{node.name}.{i}" if several else node.name for i in kept]
+        metas = [self._meta(items[i]) for i in kept]
         args, kwargs = pytree.tree_map_only(Node, self._hole, (node.args, node.kwargs))
-        target, contents = self.opaque.wrap(node.target, args, kwargs, len(names))
+        target, contents = self.opaque.wrap(node.target, args, kwargs, kept)
         texts = [self._argument(content, "") for content in contents]
         self._line(node, names, metas, target, texts, ["kind=opaque"])
+        self.values[node] = [names[kept.index(i)] if i in kept else "" for i in range(len(items))]
 
     def _hole(self, node: Node) -> Any:
         value = node.meta.get("val")
@@ -229,7 +241,7 @@ class _Capture:
         results = ", ".join(f"%{name}" for name in names) + " = " if names else ""
         self.lines.append(f"{results}{target}({', '.join(args)}) {{{', '.join(attrs)}}}")
 
-    def _results(self, node: Node, op: OpOverload | None) -> tuple[list[str], list[str], list[str]]:
+    def _results(self, node: Node) -> tuple[list[str], list[str], list[str]]:
         """Names, metas and aliases (or "") of what the node returns."""
         value = node.meta.get("val")
         several = isinstance(value, (list, tuple))
@@ -239,13 +251,11 @@ class _Capture:
                 raise CaptureError(f"{node.name} = {node.target} returns a {type(tensor).__name__}")
         names = [f"{node.name}.{i}" for i in range(len(tensors))] if several else [node.name] * len(tensors)
         metas = [self._meta(tensor) for tensor in tensors]
-        return names, metas, [self._alias(node, op, i, tensor) for i, tensor in enumerate(tensors)]
+        return names, metas, [self._alias(node, i, tensor) for i, tensor in enumerate(tensors)]
 
-    def _alias(self, node: Node, op: OpOverload | None, index: int, result: torch.Tensor) -> str:
+    def _alias(self, node: Node, index: int, result: torch.Tensor) -> str:
         """The argument whose storage a result has. `reshape` and its like decide by the tensors themselves."""
-        if op is None:
-            return ""
-        known = facts(op)
+        known = facts(node.target)
         if not known.returns_alias[min(index, len(known.returns_alias) - 1)]:
             return ""
         for i, argument in enumerate(known.arguments):
@@ -254,6 +264,11 @@ class _Capture:
                 if isinstance(item, Node) and storage(item.meta.get("val")) == storage(result):
                     return self._names(item)[0]
         return ""
+
+    def _without_dropout(self, node: Node) -> bool:
+        """Whether an attention kernel, tagged as random for the sake of its dropout, is called with none."""
+        arguments = facts(node.target).arguments
+        return any(arg.name == "dropout_p" and self._value(node, i) == 0 for i, arg in enumerate(arguments))
 
     def _value(self, node: Node, index: int) -> Any:
         """The value of the schema's argument `index`, its default where the call leaves it out."""

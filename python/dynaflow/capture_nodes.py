@@ -10,7 +10,8 @@ import torch
 from torch._library.custom_ops import OPDEFS
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
+from torch.utils import _pytree as pytree
 
 from dynaflow.capture_schema import facts, quote
 from dynaflow.errors import CaptureError
@@ -46,6 +47,20 @@ def is_python_op(op: OpOverload) -> bool:
     return f"{op.namespace}::{op._opname}" in OPDEFS
 
 
+def has_unknown_size(node: Node) -> bool:
+    """Whether the op makes a size or a number that only the run knows: the host must wait for it.
+
+    The tag alone does not tell: index.Tensor carries it, but only a mask among its indices needs it.
+    """
+    for value in pytree.tree_leaves(node.meta.get("val")):
+        if isinstance(value, torch.Tensor):
+            if free_unbacked_symbols(value):
+                return True
+        elif not isinstance(value, torch.SymInt) or free_unbacked_symbols(value):
+            return True
+    return False
+
+
 def print_float(value: float) -> str:
     if math.isnan(value):
         return "nan"
@@ -69,12 +84,22 @@ def origin_attrs(node: Node) -> list[str]:
         path = module_path(stack[-1][0])
         if path:
             attrs.append(f"module={quote(path)}")
-        attrs.append(f"type={quote('/'.join(_class_name(kind) for _, kind in stack))}")
+            attrs.append(f"type={quote(_class_chain(path, stack))}")
     custom = node.meta.get("custom") or {}
     marks = [key.removeprefix(MARK_PREFIX) for key in custom if str(key).startswith(MARK_PREFIX)]
     if marks:
         attrs.append(f"marks=[{', '.join(map(quote, marks))}]")
     return attrs
+
+
+def _class_chain(path: str, stack: list[tuple[str, Any]]) -> str:
+    """The class at each component of the path, "-" where it is a mere container: one entry a component."""
+    chain = ["-"] * len(path.split("."))
+    for source, kind in stack:
+        prefix = module_path(source)
+        if prefix and path.startswith(prefix):
+            chain[len(prefix.split(".")) - 1] = _class_name(kind)
+    return "/".join(chain)
 
 
 def module_path(source: str) -> str:

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from dynaflow.errors import CaptureError
-
 NAMESPACE = "dynaflow_opaque"
 
 
@@ -22,8 +20,10 @@ class OpaqueOps:
         self._library = torch.library.Library(NAMESPACE, "FRAGMENT")
         weakref.finalize(self, self._library._destroy).atexit = False
 
-    def wrap(self, call: Callable[..., Any], args: Any, kwargs: Any, outputs: int) -> tuple[str, list[Any]]:
+    def wrap(self, call: Callable[..., Any], args: Any, kwargs: Any, kept: list[int]) -> tuple[str, list[Any]]:
         """Registers `call(*args, **kwargs)` with tensors and sizes as its parameters.
+
+        The op returns those of the call's results that are at the positions `kept`, which are tensors.
 
         `args` and `kwargs` hold `Hole`s where a call differs from the next. Returns the op's target and the
         holes' contents in the order of its parameters.
@@ -31,11 +31,11 @@ class OpaqueOps:
         leaves, spec = pytree.tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Hole))
         holes = [(i, leaf) for i, leaf in enumerate(leaves) if isinstance(leaf, Hole)]
         parameters = ", ".join(f"{hole.type} a{n}" for n, (_, hole) in enumerate(holes))
-        returns = "(" + ", ".join(["Tensor"] * outputs) + ")"
+        returns = "(" + ", ".join(["Tensor"] * len(kept)) + ")"
         name = f"{getattr(call, '__name__', type(call).__name__)}_{uuid.uuid4().hex[:12]}"
         name = "".join(c if c.isalnum() else "_" for c in name)
         self._library.define(f"{name}({parameters}) -> {returns}")
-        implementation = _implementation(call, leaves, [i for i, _ in holes], spec)
+        implementation = _implementation(call, leaves, [i for i, _ in holes], spec, kept)
         self._library.impl(name, implementation, "CompositeExplicitAutograd")
         return f"{NAMESPACE}.{name}.default", [hole.content for _, hole in holes]
 
@@ -49,7 +49,7 @@ class Hole:
 
 
 def _implementation(
-    call: Callable[..., Any], leaves: Sequence[Any], places: Sequence[int], spec: pytree.TreeSpec
+    call: Callable[..., Any], leaves: Sequence[Any], places: Sequence[int], spec: pytree.TreeSpec, kept: list[int]
 ) -> Callable[..., Any]:
     template = [None if isinstance(leaf, Hole) else leaf for leaf in leaves]
 
@@ -59,10 +59,8 @@ def _implementation(
             filled[place] = value
         args, kwargs = pytree.tree_unflatten(filled, spec)
         result = call(*args, **kwargs)
-        results = [result] if isinstance(result, torch.Tensor) else list(result or ())
-        if not all(isinstance(item, torch.Tensor) for item in results):
-            raise CaptureError(f"{call} returned something that is not a tensor")
-        fresh = _unshared(results, [value for value in values if isinstance(value, torch.Tensor)])
+        several = [result] if isinstance(result, torch.Tensor) or result is None else list(result)
+        fresh = _unshared([several[i] for i in kept], [value for value in values if isinstance(value, torch.Tensor)])
         return fresh[0] if len(fresh) == 1 else tuple(fresh)
 
     return run

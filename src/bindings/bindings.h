@@ -44,5 +44,6 @@ void register_partition(nb::module_& module);
 void register_schedule(nb::module_& module);
 void register_strategy(nb::module_& module);
 void register_plan(nb::module_& module);
+void register_explain(nb::module_& module);
 
 }  // namespace dynaflow::bindings

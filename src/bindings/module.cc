@@ -2,6 +2,8 @@
 
 NB_MODULE(_core, module) {
   using namespace dynaflow::bindings;
+  // Dynamo's caches keep compiled graphs until the process ends: that is no leak of ours.
+  nanobind::set_leak_warnings(false);
   module.doc() = "DynaFlow's core: graph, partition, schedule, strategy and plan. No torch.";
   register_errors(module);
   register_graph(module);
@@ -9,4 +11,5 @@ NB_MODULE(_core, module) {
   register_schedule(module);
   register_strategy(module);
   register_plan(module);
+  register_explain(module);
 }

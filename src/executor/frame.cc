@@ -23,11 +23,10 @@ RunFrame::~RunFrame() = default;
 
 void RunFrame::run(const Binder& binder, const std::vector<int64_t>& graph_symbols,
                    const RunOptions& options) {
-  const bool changed = binder.bind(graph_symbols, binding_);
   options_ = &options;
   failed_.store(false, std::memory_order_relaxed);
   try {
-    begin(changed);
+    begin(binder.bind(graph_symbols, binding_));
     if (options.serial) {
       run_serial();
     } else {

@@ -87,9 +87,9 @@ Program defer_frees(const Plan& plan, const Program& program) {
     }
     result.push_back(step);
     if (step.kind != Kind::kWait || async) continue;
-    const auto [stream, run] = recorded[step.id];
+    const std::pair<StreamId, RunId> reached = recorded[step.id];
     std::erase_if(pending, [&](const Free& free) {
-      const bool ended = free.step.stream == stream && free.after <= run;
+      const bool ended = free.step.stream == reached.first && free.after <= reached.second;
       if (ended) result.push_back(free.step);
       return ended;
     });

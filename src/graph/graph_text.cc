@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 
 #include "dynaflow/graph.h"
@@ -109,6 +110,21 @@ Line symbol_to_text(const Symbol& symbol) {
   line.attrs.emplace_back("hint", text::Value::integral(symbol.hint));
   if (symbol.input != kNoId) line.attrs.emplace_back("input", text::Value::integral(symbol.input));
   return line;
+}
+
+/// The values of [begin, end) that no op makes.
+void origins_to_text(const Graph& graph, size_t begin, size_t end, std::vector<Line>& lines) {
+  for (size_t id = begin; id < end; ++id) {
+    const Value& value = graph.values[id];
+    for (const auto& [origin, name] : kOrigins) {
+      if (origin != value.origin) continue;
+      Line line;
+      line.results = {value.name};
+      line.kind = name;
+      line.args = {text::Value::integral(value.index), meta_to_text(value.meta)};
+      lines.push_back(std::move(line));
+    }
+  }
 }
 
 /// Builds a graph line by line; names are resolved as they are defined.
@@ -292,17 +308,15 @@ Section to_text(const Graph& graph) {
     line.args = {guard.left.to_text(), guard.right.to_text()};
     section.lines.push_back(std::move(line));
   }
-  for (const Value& value : graph.values) {
-    for (const auto& [origin, name] : kOrigins) {
-      if (origin != value.origin) continue;
-      Line line;
-      line.results = {value.name};
-      line.kind = name;
-      line.args = {text::Value::integral(value.index), meta_to_text(value.meta)};
-      section.lines.push_back(std::move(line));
-    }
+  // In the order of definition, so that reading gives every value the same id again.
+  size_t printed = 0;
+  for (const Op& op : graph.ops) {
+    const size_t end = op.outputs.empty() ? printed : static_cast<size_t>(op.outputs.front());
+    origins_to_text(graph, printed, end, section.lines);
+    printed = std::max(printed, end + op.outputs.size());
+    section.lines.push_back(op_to_text(graph, op));
   }
-  for (const Op& op : graph.ops) section.lines.push_back(op_to_text(graph, op));
+  origins_to_text(graph, printed, graph.values.size(), section.lines);
   Line output;
   output.kind = "output";
   for (const Arg& arg : graph.outputs) output.args.push_back(arg_to_text(graph, arg));

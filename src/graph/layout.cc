@@ -164,21 +164,21 @@ class Analyzer {
   }
 
   void check_all() {
+    joined_.assign(graph_.values.size(), {});
     for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
       const Op& op = graph_.ops[id];
-      std::vector<ValueId> inputs = op_inputs(op);
-      inputs.insert(inputs.end(), op.effects.writes.begin(), op.effects.writes.end());
       const std::string reader = fmt::format("'{}'", op.name);
       const bool split = result_.forms[id] == SplitForm::kSplit;
-      for (ValueId input : inputs) {
+      for (ValueId input : op_inputs(op)) {
         if (!layout(input).is_sharded()) continue;
-        if (!split) check_join(input, reader);
+        if (!split) join(input, reader);
         if (split) check_cut(input, id);
         if (split && !groups_[id]->traits.coordinates) need_true_rows(input, reader);
       }
     }
     for (ValueId output : outputs_)
-      if (layout(output).is_sharded()) check_join(output, "the caller");
+      if (layout(output).is_sharded()) join(output, "the caller");
+    for (ValueId value = 0; value < static_cast<ValueId>(graph_.values.size()); ++value) check_storage(value);
   }
 
   bool made_in_parts(ValueId value) const {
@@ -190,7 +190,7 @@ class Analyzer {
   std::string scattered(ValueId value) const {
     const Value& v = graph_.values[value];
     const Layout& where = layout(value);
-    if (!where.is_sharded()) return {};  // a whole tensor under a view that each part makes
+    if (!where.is_sharded()) return {};
     if (!(where.outer == SizeExpr(1)))
       return fmt::format("the batch is not outermost in dimension {} of %{}", where.dim, v.name);
     bool movable = !depends(v.meta.offset);
@@ -199,15 +199,24 @@ class Analyzer {
     return movable ? "" : fmt::format("the batch is not outermost in the memory of %{}", v.name);
   }
 
-  /// All rows of `value` are read at once: the parts must be able to write them where they belong.
-  void check_join(ValueId value, const std::string& reader) {
+  /// All rows of `value` are read at once, and so lie in one storage with all that share it.
+  void join(ValueId value, const std::string& reader) {
     need_true_rows(value, reader);
+    std::string& joined = joined_[storage_root(graph_, value)];
+    if (joined.empty()) joined = reader;
+  }
+
+  /// A value that parts make in a storage which holds all rows must be a slice of it in each part.
+  void check_storage(ValueId value) {
     if (!made_in_parts(value)) return;
-    for (ValueId at = value; at != kNoId && made_in_parts(at); at = graph_.values[at].alias_of) {
-      const std::string why = scattered(at);
-      if (why.empty()) continue;
-      return force(graph_.values[value].op, fmt::format("{}, and {} reads all of it", why, reader));
-    }
+    const ValueId root = storage_root(graph_, value);
+    const bool shared = !made_in_parts(root);
+    if (!shared && joined_[root].empty()) return;
+    const std::string why = scattered(value);
+    if (why.empty()) return;
+    const OpId maker = graph_.values[value].op;
+    if (shared) return force(maker, fmt::format("{}, whose storage is not made in parts", why));
+    force(maker, fmt::format("{}, and {} reads its storage as a whole", why, joined_[root]));
   }
 
   /// Each part of `op` reads its rows of a value that is whole in memory.
@@ -232,6 +241,7 @@ class Analyzer {
   std::vector<std::string> forced_;              // by OpId; why it must be merged whatever its rule says
   std::vector<bool> read_;                       // by ValueId: an op or the caller reads it
   std::vector<ValueId> outputs_;
+  std::vector<std::string> joined_;  // by storage root; who reads all rows of something in it
   SplitAnalysis result_;
   bool changed_ = false;
 };

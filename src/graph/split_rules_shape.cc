@@ -82,6 +82,13 @@ RuleResult permute(const RuleContext& context) {
   return relabel(context, to);
 }
 
+/// The layout of a result whose rows are all alike, so that any of them will do.
+RuleResult by_shape(const RuleContext& context) {
+  const Layout layout = infer_layout(context.out().shape, *context.rows().as_symbol());
+  if (!layout.is_sharded()) return refuse("its result has no rows for each part");
+  return accept(context, layout);
+}
+
 /// Rows that all parts share are repeated for each row of the batch, or rows of the batch for other
 /// dimensions.
 RuleResult expand(const RuleContext& context) {
@@ -90,21 +97,22 @@ RuleResult expand(const RuleContext& context) {
   if (!asks_for_result(context, 1)) return refuse("its sizes are not those of its result");
   const Operand operand = aligned(context, *input, context.out_rank());
   if (context.layout(*input).is_sharded()) return relabel(context, operand.to);
-  const Layout layout = infer_layout(context.out().shape, *context.rows().as_symbol());
+  const RuleResult result = by_shape(context);
+  if (!result.accepted()) return result;
   for (size_t d = 0; d < operand.to.size(); ++d)
-    if (operand.to[d] == layout.dim && context.shape(*input)[d].constant() != 1)
+    if (operand.to[d] == result.layouts[0].dim && context.shape(*input)[d].constant() != 1)
       return refuse(fmt::format("dimension {} of %{} meets the batch but is the same for every part", d,
                                 context.name(*input)));
-  return accept(context, layout);
+  return result;
 }
 
-/// The same value everywhere, so that any rows will do. `sizes` is the argument with the sizes.
+/// The same value everywhere. `sizes` is the argument with the sizes.
 Rule create(size_t sizes) {
   return [sizes](const RuleContext& context) {
     if (!asks_for_result(context, sizes)) return refuse("its sizes are not those of its result");
     for (size_t i = 0; i < context.op().args.size(); ++i)
       if (i != sizes && context.argument_depends(i)) return refuse("its value depends on the batch size");
-    return accept(context, infer_layout(context.out().shape, *context.rows().as_symbol()));
+    return by_shape(context);
   };
 }
 

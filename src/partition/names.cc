@@ -42,8 +42,12 @@ std::string_view shorten(std::string_view path) {
 
 }  // namespace
 
+bool has_heavy_op(const Graph& graph, const std::vector<OpId>& ops) {
+  return std::any_of(ops.begin(), ops.end(), [&](OpId id) { return is_heavy(graph.ops[id]); });
+}
+
 std::string segment_name(const Graph& graph, const std::vector<OpId>& ops) {
-  const bool any_heavy = std::any_of(ops.begin(), ops.end(), [&](OpId id) { return is_heavy(graph.ops[id]); });
+  const bool any_heavy = has_heavy_op(graph, ops);
   std::string_view path;
   bool first = true;
   for (OpId id : ops) {

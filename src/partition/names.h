@@ -10,4 +10,7 @@ namespace dynaflow {
 /// also the op, "layers.3.mlp.all_reduce".
 std::string segment_name(const Graph& graph, const std::vector<OpId>& ops);
 
+/// Whether any of the ops is one that a reader of a timeline looks for: a matmul, attention, an embedding.
+bool has_heavy_op(const Graph& graph, const std::vector<OpId>& ops);
+
 }  // namespace dynaflow

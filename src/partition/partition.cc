@@ -56,61 +56,77 @@ class DependencyTracker {
   OpId last_ordered_ = kNoId;
 };
 
-/// Collects ops in program order. Within one unbroken run of ops of the same match, ops of each split form
-/// gather in the last segment of their form that no input of theirs comes after; so segments stay convex and few.
+/// Collects ops in program order. Each unbroken run of ops of the same match is a region; in it, ops of one split
+/// form gather in levels: an op is one level above an input of another form, and work that every part shares
+/// comes first. A segment is one form on one level, so segments are convex and few.
 class Segmenter {
  public:
   Segmenter(const Graph& graph, const SplitAnalysis& split, const Matches& matches)
-      : graph_(graph), split_(split), matches_(matches), segment_of_(graph.ops.size(), kNoId) {}
+      : graph_(graph),
+        split_(split),
+        matches_(matches),
+        before_(graph.ops.size()),
+        level_(graph.ops.size(), 0),
+        region_of_(graph.ops.size(), kNoId),
+        segment_of_(graph.ops.size(), kNoId) {}
 
   std::vector<Segment> run() {
     DependencyTracker tracker(graph_);
-    int group = -2;
+    std::vector<OpId> region;
     for (OpId id : launched_ops(graph_)) {
-      if (matches_.group[id] != group) {
-        group = matches_.group[id];
-        region_begin_ = static_cast<SegmentId>(segments_.size());
-      }
-      place(id, tracker.before(id));
+      if (!region.empty() && matches_.group[id] != matches_.group[region.front()]) close(region);
+      before_[id] = tracker.before(id);
+      set_level(id);
+      region.push_back(id);
     }
-    for (Segment& segment : segments_) finish(segment);
+    close(region);
+    for (size_t id = 0; id < segments_.size(); ++id) finish(static_cast<SegmentId>(id));
+    // Where two segments would share a name, the one that does the work gets it bare.
+    for (Segment& segment : segments_)
+      if (has_heavy_op(graph_, segment.ops)) give_name(segment);
+    for (Segment& segment : segments_)
+      if (segment.name.empty()) give_name(segment);
     return std::move(segments_);
   }
 
  private:
-  void place(OpId id, const std::vector<OpId>& before) {
-    SegmentId earliest = region_begin_;
-    std::set<SegmentId> inputs;
-    for (OpId other : before) {
-      // A view's launch is its source's; only launched ops have segments.
-      const SegmentId segment = segment_of_[other];
-      if (segment == kNoId) continue;
-      inputs.insert(segment);
-      earliest = std::max(earliest, segment);
-    }
-    SegmentId chosen = kNoId;
-    for (auto at = static_cast<SegmentId>(segments_.size()) - 1; at >= earliest && chosen == kNoId; --at)
-      if (segments_[at].form == split_.forms[id] && at >= region_begin_) chosen = at;
-    if (chosen == kNoId) {
-      chosen = static_cast<SegmentId>(segments_.size());
-      segments_.emplace_back().form = split_.forms[id];
-    }
-    Segment& segment = segments_[chosen];
-    segment.ops.push_back(id);
-    segment_of_[id] = chosen;
-    inputs.erase(chosen);
-    segment.inputs.insert(segment.inputs.end(), inputs.begin(), inputs.end());
-    segment.tags.insert(segment.tags.end(), matches_.tags[id].begin(), matches_.tags[id].end());
-    if (segment.reason.empty()) segment.reason = split_.reasons[id];
+  void set_level(OpId id) {
+    region_of_[id] = region_;
+    level_[id] = split_.forms[id] == SplitForm::kWhole ? 0 : 1;
+    for (OpId other : before_[id])
+      if (region_of_[other] == region_)
+        level_[id] = std::max(level_[id], level_[other] + (split_.forms[other] == split_.forms[id] ? 0 : 1));
   }
 
-  void finish(Segment& segment) {
-    const auto unique_sorted = [](auto& items) {
-      std::sort(items.begin(), items.end());
-      items.erase(std::unique(items.begin(), items.end()), items.end());
-    };
-    unique_sorted(segment.inputs);
-    unique_sorted(segment.tags);
+  void close(std::vector<OpId>& region) {
+    std::map<std::pair<int, SplitForm>, std::vector<OpId>> groups;
+    for (OpId id : region) groups[{level_[id], split_.forms[id]}].push_back(id);
+    for (auto& [key, ops] : groups) {
+      for (OpId id : ops) segment_of_[id] = static_cast<SegmentId>(segments_.size());
+      Segment& segment = segments_.emplace_back();
+      segment.form = key.second;
+      segment.ops = std::move(ops);
+    }
+    region.clear();
+    ++region_;
+  }
+
+  void finish(SegmentId id) {
+    Segment& segment = segments_[id];
+    std::set<SegmentId> inputs;
+    std::set<std::string> tags;
+    for (OpId op : segment.ops) {
+      for (OpId other : before_[op])
+        if (segment_of_[other] != kNoId) inputs.insert(segment_of_[other]);
+      tags.insert(matches_.tags[op].begin(), matches_.tags[op].end());
+      if (segment.reason.empty()) segment.reason = split_.reasons[op];
+    }
+    inputs.erase(id);
+    segment.inputs.assign(inputs.begin(), inputs.end());
+    segment.tags.assign(tags.begin(), tags.end());
+  }
+
+  void give_name(Segment& segment) {
     const std::string name = segment_name(graph_, segment.ops);
     const int copies = ++names_[name];
     segment.name = copies == 1 ? name : fmt::format("{}#{}", name, copies);
@@ -119,10 +135,13 @@ class Segmenter {
   const Graph& graph_;
   const SplitAnalysis& split_;
   const Matches& matches_;
-  std::vector<SegmentId> segment_of_;
+  std::vector<std::vector<OpId>> before_;  // by OpId
+  std::vector<int> level_;                 // by OpId, within its region
+  std::vector<int> region_of_;             // by OpId
+  std::vector<SegmentId> segment_of_;      // by OpId
   std::vector<Segment> segments_;
   std::map<std::string, int> names_;
-  SegmentId region_begin_ = 0;
+  int region_ = 0;
 };
 
 Annotation annotate(Annotation::Kind kind, std::vector<std::string> patterns, std::vector<std::string> tags) {

@@ -20,8 +20,8 @@ struct CallBuilder::Context {
     return {Source::Kind::kConstant, static_cast<int32_t>(call.constants.size()) - 1};
   }
   [[noreturn]] void fail(const c10::Argument& formal, const std::string& why) const {
-    throw PlanError(fmt::format("op '{}' ({}): argument '{}' of type {} {}", op.name, op.target, formal.name(),
-                                formal.type()->str(), why));
+    throw PlanError(fmt::format("op '{}' ({}): argument '{}' of type {} {}", op.name, op.target,
+                                formal.name(), formal.type()->str(), why));
   }
 };
 
@@ -37,16 +37,17 @@ c10::OperatorHandle find_operator(const Op& op, const std::string& target) {
   const std::string overload = target.substr(last + 1);
   auto handle = c10::Dispatcher::singleton().findSchema({name, overload == "default" ? "" : overload});
   if (!handle) {
-    throw PlanError(fmt::format("op '{}': torch has no operator {}; import the library that registers it first",
-                                op.name, target));
+    throw PlanError(fmt::format(
+        "op '{}': torch has no operator {}; import the library that registers it first", op.name, target));
   }
   return *handle;
 }
 
 /// What PyTorch makes of a Python number given for a tensor: it does not take part in type promotion.
-at::Tensor wrapped_number(const at::Scalar& value) {
+at::Tensor wrapped_number(const at::Scalar& value, std::optional<c10::ScalarType> dtype = std::nullopt) {
   c10::InferenceMode normal(false);
   at::Tensor tensor = c10::scalar_to_tensor(value);
+  if (dtype) tensor = tensor.to(*dtype);
   tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
   return tensor;
 }
@@ -54,7 +55,8 @@ at::Tensor wrapped_number(const at::Scalar& value) {
 c10::IValue named_constant(const NamedConstant& constant) {
   if (constant.kind == "dtype") return static_cast<int64_t>(scalar_type(dtype_from_name(constant.name)));
   if (constant.kind == "device") return c10::Device(constant.name);
-  if (constant.kind == "layout" && constant.name == "strided") return static_cast<int64_t>(c10::Layout::Strided);
+  if (constant.kind == "layout" && constant.name == "strided")
+    return static_cast<int64_t>(c10::Layout::Strided);
   if (constant.kind == "memory_format") {
     using c10::MemoryFormat;
     if (constant.name == "contiguous_format") return static_cast<int64_t>(MemoryFormat::Contiguous);
@@ -73,7 +75,8 @@ std::vector<size_t> first_inputs(const ArgList& args) {
     result.push_back(count);
     if (std::holds_alternative<ValueRef>(arg.data)) ++count;
     if (const auto* list = std::get_if<ArgList>(&arg.data)) {
-      count += std::ranges::count_if(*list, [](const Arg& a) { return std::holds_alternative<ValueRef>(a.data); });
+      count +=
+          std::ranges::count_if(*list, [](const Arg& a) { return std::holds_alternative<ValueRef>(a.data); });
     }
   }
   return result;
@@ -91,18 +94,30 @@ const c10::Type& strip_optional(const c10::Type& type) {
 
 c10::ScalarType scalar_type(DType dtype) {
   switch (dtype) {
-    case DType::kBool: return c10::ScalarType::Bool;
-    case DType::kUInt8: return c10::ScalarType::Byte;
-    case DType::kInt8: return c10::ScalarType::Char;
-    case DType::kInt16: return c10::ScalarType::Short;
-    case DType::kInt32: return c10::ScalarType::Int;
-    case DType::kInt64: return c10::ScalarType::Long;
-    case DType::kFloat16: return c10::ScalarType::Half;
-    case DType::kBFloat16: return c10::ScalarType::BFloat16;
-    case DType::kFloat32: return c10::ScalarType::Float;
-    case DType::kFloat64: return c10::ScalarType::Double;
-    case DType::kComplex64: return c10::ScalarType::ComplexFloat;
-    case DType::kComplex128: return c10::ScalarType::ComplexDouble;
+    case DType::kBool:
+      return c10::ScalarType::Bool;
+    case DType::kUInt8:
+      return c10::ScalarType::Byte;
+    case DType::kInt8:
+      return c10::ScalarType::Char;
+    case DType::kInt16:
+      return c10::ScalarType::Short;
+    case DType::kInt32:
+      return c10::ScalarType::Int;
+    case DType::kInt64:
+      return c10::ScalarType::Long;
+    case DType::kFloat16:
+      return c10::ScalarType::Half;
+    case DType::kBFloat16:
+      return c10::ScalarType::BFloat16;
+    case DType::kFloat32:
+      return c10::ScalarType::Float;
+    case DType::kFloat64:
+      return c10::ScalarType::Double;
+    case DType::kComplex64:
+      return c10::ScalarType::ComplexFloat;
+    case DType::kComplex128:
+      return c10::ScalarType::ComplexDouble;
   }
   throw InternalError("unknown dtype");
 }
@@ -110,9 +125,12 @@ c10::ScalarType scalar_type(DType dtype) {
 c10::IValue bind_value(const BoundValue& value, const std::vector<int64_t>& registers) {
   const auto at = [&](size_t i) { return registers[static_cast<size_t>(value.registers[i])]; };
   switch (value.kind) {
-    case BoundValue::Kind::kInt: return at(0);
-    case BoundValue::Kind::kFloat: return static_cast<double>(at(0));
-    case BoundValue::Kind::kTensor: return wrapped_number(at(0));
+    case BoundValue::Kind::kInt:
+      return at(0);
+    case BoundValue::Kind::kFloat:
+      return static_cast<double>(at(0));
+    case BoundValue::Kind::kTensor:
+      return wrapped_number(at(0));
     case BoundValue::Kind::kIntList: {
       c10::List<int64_t> list;
       for (size_t i = 0; i < value.registers.size(); ++i) list.push_back(at(i));
@@ -137,14 +155,23 @@ Source CallBuilder::bind(BoundValue::Kind kind, const Context& context, const st
   return {Source::Kind::kBound, static_cast<int32_t>(bound_.size()) - 1};
 }
 
+/// The number has the dtype that the kernel would convert it to in every run, where that is float32. (Kernels
+/// of 16-bit types read the number itself, at a higher precision.)
+std::optional<c10::ScalarType> CallBuilder::number_dtype(const Op& op) const {
+  if (op.outputs.empty()) return std::nullopt;
+  const DType made = plan_.graph->values.at(static_cast<size_t>(op.outputs[0])).meta.dtype;
+  return made == DType::kFloat32 ? std::optional(c10::ScalarType::Float) : std::nullopt;
+}
+
 Source CallBuilder::convert_number(Context& context, c10::TypeKind kind, const Arg& actual) {
   const bool as_tensor = kind == c10::TypeKind::TensorType;
   const bool as_float = kind == c10::TypeKind::FloatType;
+  const auto dtype = number_dtype(context.op);
   if (const auto* flag = std::get_if<bool>(&actual.data)) {
     return context.constant(as_tensor ? c10::IValue(wrapped_number(*flag)) : c10::IValue(*flag));
   }
   if (const auto* real = std::get_if<double>(&actual.data)) {
-    return context.constant(as_tensor ? c10::IValue(wrapped_number(*real)) : c10::IValue(*real));
+    return context.constant(as_tensor ? c10::IValue(wrapped_number(*real, dtype)) : c10::IValue(*real));
   }
   const SizeExpr& size = std::get<SizeExpr>(actual.data);
   const auto integer = size.constant();
@@ -154,7 +181,7 @@ Source CallBuilder::convert_number(Context& context, c10::TypeKind kind, const A
                            : BoundValue::Kind::kInt,
                 context, {size});
   }
-  if (as_tensor) return context.constant(wrapped_number(*integer));
+  if (as_tensor) return context.constant(wrapped_number(*integer, dtype));
   if (as_float) return context.constant(static_cast<double>(*integer));
   if (kind == c10::TypeKind::BoolType) return context.constant(*integer != 0);
   return context.constant(*integer);
@@ -171,7 +198,8 @@ Source CallBuilder::tensor_list(Context& context, bool optional, const ArgList& 
           static_cast<int32_t>(context.call.lists.size()) - 1};
 }
 
-Source CallBuilder::convert_sizes(Context& context, const c10::Argument& formal, bool real, const ArgList& items) {
+Source CallBuilder::convert_sizes(Context& context, const c10::Argument& formal, bool real,
+                                  const ArgList& items) {
   std::vector<SizeExpr> sizes;
   c10::List<double> reals;
   c10::List<int64_t> integers;
@@ -220,7 +248,8 @@ Source CallBuilder::convert_list(Context& context, const c10::Argument& formal, 
   }
 }
 
-Source CallBuilder::convert(Context& context, const c10::Argument& formal, const Arg& actual, size_t first_input) {
+Source CallBuilder::convert(Context& context, const c10::Argument& formal, const Arg& actual,
+                            size_t first_input) {
   const c10::Type& type = strip_optional(*formal.type());
   if (std::holds_alternative<std::monostate>(actual.data)) return context.constant(c10::IValue());
   if (const auto* constant = std::get_if<NamedConstant>(&actual.data)) {
@@ -251,8 +280,8 @@ Call CallBuilder::build(const Run& run, const OpLaunch& launch, bool out) {
   Context context{run, launch, op, call};
   const auto& named = target.schema().arguments();
   if (op.args.size() != named.size()) {
-    throw PlanError(fmt::format("op '{}' has {} arguments where {} takes {}", op.name, op.args.size(), op.target,
-                                named.size()));
+    throw PlanError(fmt::format("op '{}' has {} arguments where {} takes {}", op.name, op.args.size(),
+                                op.target, named.size()));
   }
   const std::vector<size_t> inputs = first_inputs(op.args);
   size_t next_output = 0;

@@ -45,16 +45,18 @@ class CallBuilder {
   /// `bound` collects the size-dependent arguments of every call built.
   CallBuilder(const Plan& plan, Binder& binder, std::vector<BoundValue>& bound)
       : plan_(plan), binder_(binder), bound_(bound) {}
-  /// The call of `launch` in `run`: of op.out_target with the output slots as its out arguments when `out`, else
-  /// of op.target. Throws PlanError naming the op when torch has no such operator or the arguments do not fit.
+  /// The call of `launch` in `run`: of op.out_target with the output slots as its out arguments when `out`,
+  /// else of op.target. Throws PlanError naming the op when torch has no such operator or the arguments do
+  /// not fit.
   Call build(const Run& run, const OpLaunch& launch, bool out);
 
  private:
   struct Context;
   Source convert(Context& context, const c10::Argument& formal, const Arg& actual, size_t first_input);
+  std::optional<c10::ScalarType> number_dtype(const Op& op) const;
   Source convert_number(Context& context, c10::TypeKind kind, const Arg& actual);
-  Source convert_list(Context& context, const c10::Argument& formal, const c10::Type& element, const ArgList& items,
-                      size_t first_input);
+  Source convert_list(Context& context, const c10::Argument& formal, const c10::Type& element,
+                      const ArgList& items, size_t first_input);
   Source tensor_list(Context& context, bool optional, const ArgList& items, size_t first_input);
   Source convert_sizes(Context& context, const c10::Argument& formal, bool real, const ArgList& items);
   Source bind(BoundValue::Kind kind, const Context& context, const std::vector<SizeExpr>& sizes);

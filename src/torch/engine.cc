@@ -4,8 +4,8 @@
 
 namespace dynaflow {
 
-Engine::Engine(c10::intrusive_ptr<Runtime> runtime, const std::string& plan_text, std::vector<at::Tensor> constants,
-               bool spin)
+Engine::Engine(c10::intrusive_ptr<Runtime> runtime, const std::string& plan_text,
+               std::vector<at::Tensor> constants, bool spin)
     : runtime_(std::move(runtime)), plan_(parse_plan(plan_text)), binder_(std::make_shared<Binder>(plan_)) {
   prepared_ = prepare(plan_, *binder_, std::move(constants), runtime_->groups());
   executor_ = std::make_unique<Executor>(plan_, binder_, std::make_shared<TorchProvider>(prepared_),
@@ -16,8 +16,8 @@ Engine::Outputs Engine::run(std::vector<at::Tensor> arguments, const std::vector
   return execute(std::move(arguments), symbols, {});
 }
 
-Engine::Outputs Engine::run_with(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, bool serial,
-                                 bool poison, const std::vector<int64_t>& delays_us) {
+Engine::Outputs Engine::run_with(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols,
+                                 bool serial, bool poison, const std::vector<int64_t>& delays_us) {
   RunOptions options;
   options.serial = serial;
   options.poison = poison;
@@ -42,10 +42,10 @@ Engine::Outputs Engine::execute(std::vector<at::Tensor> arguments, const std::ve
   } catch (const std::exception& error) {
     break_groups(frame, error_text(error));
     frame.take_outputs();
-    count(frame);
+    count(frame, 0);
     throw;
   }
-  count(frame);
+  count(frame, 1);
   return {frame.take_outputs(), frame.take_sizes()};
 }
 
@@ -53,9 +53,10 @@ void Engine::check_groups() const {
   for (const auto& group : prepared_->groups) {
     const std::string reason = group->broken();
     if (reason.empty()) continue;
-    throw ExecutionError(fmt::format("group '{}' is broken since an earlier step failed, and its ranks no longer "
-                                     "agree on what comes next; restart them. The first error was: {}",
-                                     group->name(), reason));
+    throw ExecutionError(
+        fmt::format("group '{}' is broken since an earlier step failed, and its ranks no longer "
+                    "agree on what comes next; restart them. The first error was: {}",
+                    group->name(), reason));
   }
 }
 
@@ -100,11 +101,11 @@ std::string Engine::take_trace() {
   return trace ? trace->text() : std::string();
 }
 
-void Engine::count(TorchFrame& frame) {
+void Engine::count(TorchFrame& frame, int64_t steps) {
   const LaunchCounters counters = frame.take_counters();
   std::scoped_lock lock(mutex_);
   totals_ += counters;
-  ++steps_;
+  steps_ += steps;
 }
 
 void Engine::time_kernels(bool on) {

@@ -19,17 +19,17 @@ class Engine : public torch::CustomClassHolder {
  public:
   using Outputs = std::tuple<std::vector<at::Tensor>, std::vector<int64_t>>;
 
-  /// `constants`: the capture's, by index. `spin`: waiters and signallers have disjoint cores. Throws ParseError
-  /// or PlanError naming what torch cannot run.
+  /// `constants`: the capture's, by index. `spin`: waiters and signallers have disjoint cores. Throws
+  /// ParseError or PlanError naming what torch cannot run.
   Engine(c10::intrusive_ptr<Runtime> runtime, const std::string& plan_text, std::vector<at::Tensor> constants,
          bool spin);
 
-  /// Runs the plan on the caller's tensor arguments, given by index, with the values of the graph's symbols in
-  /// order. Returns its tensor outputs and its size outputs, each in order.
+  /// Runs the plan on the caller's tensor arguments, given by index, with the values of the graph's symbols
+  /// in order. Returns its tensor outputs and its size outputs, each in order.
   Outputs run(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols);
   /// The same for tests and measurement: see RunOptions.
-  Outputs run_with(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, bool serial, bool poison,
-                   const std::vector<int64_t>& delays_us);
+  Outputs run_with(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, bool serial,
+                   bool poison, const std::vector<int64_t>& delays_us);
   /// Whether the plan is right for these sizes.
   bool accepts(const std::vector<int64_t>& symbols) const { return binder_->accepts(symbols); }
   /// Rows of each part of the batch; empty when the graph has no batch symbol.
@@ -51,7 +51,7 @@ class Engine : public torch::CustomClassHolder {
   void check_groups() const;
   void break_groups(const TorchFrame& frame, const std::string& reason);
   std::shared_ptr<TraceRecorder> make_recorder();
-  void count(TorchFrame& frame);
+  void count(TorchFrame& frame, int64_t steps);
 
   c10::intrusive_ptr<Runtime> runtime_;
   PlanPtr plan_;

@@ -71,8 +71,8 @@ void TorchFrame::begin(const Binding& binding, bool changed) {
   registers_ = &binding.registers;
   binding_ = &binding;
   if (arguments_.size() < prepared_->arguments) {
-    throw ExecutionError(fmt::format("the plan takes {} tensor arguments, {} were given", prepared_->arguments,
-                                     arguments_.size()));
+    throw ExecutionError(fmt::format("the plan takes {} tensor arguments, {} were given",
+                                     prepared_->arguments, arguments_.size()));
   }
   if (!device_) make_tensors();
   const c10::DeviceGuard guard(*device_);
@@ -169,8 +169,8 @@ void TorchFrame::bind_external(size_t index, bool changed) {
 void TorchFrame::check_external(const External& external, const at::Tensor& tensor) const {
   const auto fail = [&](const std::string& found, const std::string& expected) {
     throw ExecutionError(fmt::format("{} {} ('{}') {}; the plan was made for {}",
-                                            external.constant ? "constant" : "argument", external.index,
-                                            external.name, found, expected));
+                                     external.constant ? "constant" : "argument", external.index,
+                                     external.name, found, expected));
   };
   const auto list = [this](const std::vector<int>& registers) {
     std::vector<int64_t> values;
@@ -193,7 +193,8 @@ void TorchFrame::check_external(const External& external, const at::Tensor& tens
     const auto dim = static_cast<int64_t>(d);
     same_size = tensor.size(dim) == value(sizes[d]);
     // A stride that is never stepped along says nothing.
-    same_strides = same_strides && (tensor.size(dim) <= 1 || tensor.stride(dim) == value(external.shape.strides[d]));
+    same_strides =
+        same_strides && (tensor.size(dim) <= 1 || tensor.stride(dim) == value(external.shape.strides[d]));
   }
   if (!same_size) {
     fail(fmt::format("has shape [{}]", fmt::join(tensor.sizes(), ", ")),
@@ -201,14 +202,16 @@ void TorchFrame::check_external(const External& external, const at::Tensor& tens
   }
   if (!same_strides && tensor.numel() > 0) {
     fail(fmt::format("has strides [{}]", fmt::join(tensor.strides(), ", ")),
-         fmt::format("[{}]: pass it contiguous, as at capture", fmt::join(list(external.shape.strides), ", ")));
+         fmt::format("[{}]: pass it contiguous, as at capture",
+                     fmt::join(list(external.shape.strides), ", ")));
   }
 }
 
 void TorchFrame::bind_outputs(bool changed) {
   c10::SmallVector<c10::Storage, kUsualDims> storages;
   for (size_t i = 0; i < prepared_->output_elements.size(); ++i) {
-    const int64_t bytes = value(prepared_->output_elements[i]) * item_size(prepared_->plan->output_storage[i].dtype);
+    const int64_t bytes =
+        value(prepared_->output_elements[i]) * item_size(prepared_->plan->output_storage[i].dtype);
     storages.push_back(allocate(*device_, bytes, true));
   }
   for (const SlotId id : prepared_->output_slots) {
@@ -233,7 +236,8 @@ at::Tensor TorchFrame::output_tensor(SlotId id) {
     }
   }
   at::Tensor output = tensor_over(tensor.storage(), prepared.dtype);
-  output.unsafeGetTensorImpl()->set_sizes_and_strides(tensor.sizes(), tensor.strides(), tensor.storage_offset());
+  output.unsafeGetTensorImpl()->set_sizes_and_strides(tensor.sizes(), tensor.strides(),
+                                                      tensor.storage_offset());
   return output;
 }
 
@@ -278,7 +282,8 @@ void TorchFrame::free(SlotId id) {
 void TorchFrame::poison() {
   if (arena_bytes_ == 0) return;
   at::Tensor bytes = tensor_over(arena_, c10::ScalarType::Byte);
-  bytes.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef(arena_bytes_), c10::IntArrayRef(kByteStride), 0);
+  bytes.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef(arena_bytes_),
+                                                     c10::IntArrayRef(kByteStride), 0);
   bytes.fill_(0xFF);
 }
 

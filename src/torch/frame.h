@@ -28,8 +28,8 @@ struct alignas(64) LaunchCounters {
   LaunchCounters& operator+=(const LaunchCounters& other);
 };
 
-/// The tensors of one run of a plan. Tensors of slots are made once; a run only points them at other bytes and,
-/// when sizes changed, at other sizes. What the caller gets are tensors of their own.
+/// The tensors of one run of a plan. Tensors of slots are made once; a run only points them at other bytes
+/// and, when sizes changed, at other sizes. What the caller gets are tensors of their own.
 class TorchFrame final : public KernelFrame {
  public:
   explicit TorchFrame(std::shared_ptr<const Prepared> prepared);
@@ -90,7 +90,7 @@ class TorchFrame final : public KernelFrame {
   std::vector<Lane> lanes_;
   std::vector<Seen> seen_;  // by external
   std::optional<c10::Device> device_;
-  c10::Storage empty_;      // for slots whose bytes are not ours to keep
+  c10::Storage empty_;  // for slots whose bytes are not ours to keep
   c10::Storage arena_;
   int64_t arena_bytes_ = 0;
 

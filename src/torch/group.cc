@@ -33,12 +33,13 @@ constexpr std::array kKinds = {
 /// Names as in torch's own functional collectives.
 c10d::ReduceOp reduce_op(const std::string& name) {
   constexpr std::array kNames = {
-      std::pair{"sum", c10d::ReduceOp::SUM},   std::pair{"avg", c10d::ReduceOp::AVG},
+      std::pair{"sum", c10d::ReduceOp::SUM},         std::pair{"avg", c10d::ReduceOp::AVG},
       std::pair{"product", c10d::ReduceOp::PRODUCT}, std::pair{"min", c10d::ReduceOp::MIN},
-      std::pair{"max", c10d::ReduceOp::MAX},   std::pair{"band", c10d::ReduceOp::BAND},
-      std::pair{"bor", c10d::ReduceOp::BOR},   std::pair{"bxor", c10d::ReduceOp::BXOR},
+      std::pair{"max", c10d::ReduceOp::MAX},         std::pair{"band", c10d::ReduceOp::BAND},
+      std::pair{"bor", c10d::ReduceOp::BOR},         std::pair{"bxor", c10d::ReduceOp::BXOR},
   };
-  const auto* found = std::ranges::find(kNames, name, [](const auto& entry) { return std::string_view(entry.first); });
+  const auto* found =
+      std::ranges::find(kNames, name, [](const auto& entry) { return std::string_view(entry.first); });
   if (found == kNames.end()) throw std::invalid_argument(fmt::format("unknown reduction '{}'", name));
   return found->second;
 }
@@ -57,7 +58,9 @@ class WorkCompletion final : public Completion {
       group_.mark_broken(reason);
       throw std::runtime_error(fmt::format("collective on group '{}' failed: {}", group_.name(), reason));
     }
-    std::call_once(ended_, [this] { if (on_end_) on_end_(); });
+    std::call_once(ended_, [this] {
+      if (on_end_) on_end_();
+    });
   }
 
  private:
@@ -100,8 +103,8 @@ WorkPtr reduce_scatter(auto& process_group, at::Tensor& output, at::Tensor& inpu
   }
 }
 
-WorkPtr all_to_all(auto& process_group, at::Tensor& output, at::Tensor& input, std::vector<int64_t> output_splits,
-                   std::vector<int64_t> input_splits) {
+WorkPtr all_to_all(auto& process_group, at::Tensor& output, at::Tensor& input,
+                   std::vector<int64_t> output_splits, std::vector<int64_t> input_splits) {
   if constexpr (requires { process_group.all_to_all_single(output, input, output_splits, input_splits); }) {
     return process_group.all_to_all_single(output, input, output_splits, input_splits);
   } else {
@@ -143,7 +146,8 @@ WorkPtr begin(c10d::ProcessGroup& process_group, CollectiveKind kind, const torc
 
 CollectiveKind collective_kind(const Op& op) {
   const std::string_view name = short_target(op.target);
-  const auto* found = std::ranges::find(kKinds, name, [](const auto& entry) { return std::string_view(entry.first); });
+  const auto* found =
+      std::ranges::find(kKinds, name, [](const auto& entry) { return std::string_view(entry.first); });
   if (found == kKinds.end()) {
     throw PlanError(fmt::format("op '{}': the torch adapter has no collective {}", op.name, op.target));
   }

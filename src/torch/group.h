@@ -19,15 +19,16 @@ CollectiveKind collective_kind(const Op& op);
 /// A communicator: the process group that the collectives of one graph group go to.
 class Group {
  public:
-  /// `queue_name`: the process group's registered name. Throws PlanError when there is none. Without `fifo` the
-  /// process group may finish later work first, so at most one collective is in flight.
+  /// `queue_name`: the process group's registered name. Throws PlanError when there is none. Without `fifo`
+  /// the process group may finish later work first, so at most one collective is in flight.
   Group(std::string name, const std::string& queue_name, bool fifo);
   ~Group();
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
 
-  /// Starts a collective. `arguments` are those of its functional op; `output` receives the result and may share
-  /// the input's bytes where the collective can work in place. `on_end` runs when the work ends, on any thread.
+  /// Starts a collective. `arguments` are those of its functional op; `output` receives the result and may
+  /// share the input's bytes where the collective can work in place. `on_end` runs when the work ends, on any
+  /// thread.
   std::shared_ptr<Completion> start(CollectiveKind kind, const torch::jit::Stack& arguments,
                                     const at::Tensor& output, std::function<void()> on_end);
   /// The first failure wins: ranks no longer agree on what comes next, so nothing else may be issued.

@@ -162,7 +162,8 @@ void TorchFrame::store(SlotId id, at::Tensor result, Lane& lane) {
   for (size_t d = 0; same_size && d < dims; ++d) {
     const auto dim = static_cast<int64_t>(d);
     same_size = result.size(dim) == value(expected.shape.sizes[d]);
-    same_strides = same_strides && (result.size(dim) <= 1 || result.stride(dim) == value(expected.shape.strides[d]));
+    same_strides =
+        same_strides && (result.size(dim) <= 1 || result.stride(dim) == value(expected.shape.strides[d]));
   }
   if (!same_size) {
     std::vector<int64_t> sizes;
@@ -228,8 +229,7 @@ std::shared_ptr<Completion> TorchFrame::launch(RunId id) {
   } catch (const std::exception& error) {
     lane.stack.clear();
     const Op& op = prepared_->plan->graph->ops[static_cast<size_t>(current->op)];
-    // Nested: the traceback of a Python op reaches the caller as the error's cause.
-    std::throw_with_nested(std::runtime_error(fmt::format("{} ('{}'): {}", op.target, op.name, error_text(error))));
+    throw std::runtime_error(fmt::format("{} ('{}'): {}", op.target, op.name, error_text(error)));
   }
   if (!pending && run.asynchronous && recorder_) recorder_->completed(id);
   return pending;

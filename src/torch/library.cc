@@ -3,7 +3,8 @@
 
 #include "torch/engine.h"
 
-// torch.classes.dynaflow.{Runtime, Engine}: what Python loads with torch.ops.load_library. Calls release the GIL.
+// torch.classes.dynaflow.{Runtime, Engine}: what Python loads with torch.ops.load_library. Calls release the
+// GIL.
 TORCH_LIBRARY(dynaflow, m) {
   using dynaflow::Engine;
   using dynaflow::Runtime;

@@ -86,18 +86,26 @@ class Preparation {
         result_->arguments = std::max(result_->arguments, static_cast<size_t>(origin.index) + 1);
       }
       const Root root = constant ? Root::kConstant : Root::kArgument;
-      External external{origin.name,    origin.index, constant, origin.origin != Origin::kInput,
-                        is_written(id), scalar_type(origin.meta.dtype), {}, {}, {}};
+      External external{origin.name,
+                        origin.index,
+                        constant,
+                        origin.origin != Origin::kInput,
+                        is_written(id),
+                        scalar_type(origin.meta.dtype),
+                        {},
+                        {},
+                        {}};
       const TensorMeta meta = whole(origin.meta);
       external.shape = registers(meta.shape, meta.strides, meta.offset);
       for (size_t i = 0; i < plan_.slots.size(); ++i) {
         const Slot& slot = plan_.slots[i];
         if (slot.root != root || slot.index != origin.index) continue;
-        const bool same = slot.sizes == meta.shape && slot.strides == meta.strides && slot.offset == meta.offset &&
-                          value(slot.value).meta.dtype == origin.meta.dtype;
+        const bool same = slot.sizes == meta.shape && slot.strides == meta.strides &&
+                          slot.offset == meta.offset && value(slot.value).meta.dtype == origin.meta.dtype;
         (same ? external.whole : external.views).push_back(static_cast<SlotId>(i));
       }
-      if (!external.whole.empty() || !external.views.empty()) result_->externals.push_back(std::move(external));
+      if (!external.whole.empty() || !external.views.empty())
+        result_->externals.push_back(std::move(external));
     }
   }
 
@@ -139,11 +147,13 @@ class Preparation {
       prepared.collective = collective_kind(op);
       prepared.group = group(op);
       if (launch.outputs.size() != 1 || launch.outputs[0] == kNoId) {
-        throw PlanError(fmt::format("op '{}' ({}): a collective needs a slot for its result", op.name, op.target));
+        throw PlanError(
+            fmt::format("op '{}' ({}): a collective needs a slot for its result", op.name, op.target));
       }
     } else if (launch.delivery == Delivery::kInPlace) {
       prepared.outputs.clear();
-    } else if (launch.delivery == Delivery::kCopy && std::ranges::find(kCopyOps, op.target) != kCopyOps.end()) {
+    } else if (launch.delivery == Delivery::kCopy &&
+               std::ranges::find(kCopyOps, op.target) != kCopyOps.end()) {
       make_copy(prepared);
     } else if (launch.delivery == Delivery::kFresh) {
       keep_fresh_outputs(prepared);
@@ -167,13 +177,15 @@ class Preparation {
       const Slot& made = plan_.slots.at(static_cast<size_t>(slot));
       if (made.root != Root::kKernel || made.index != slot) slot = kNoId;
     }
-    if (std::ranges::all_of(launch.outputs, [](SlotId slot) { return slot == kNoId; })) launch.outputs.clear();
+    if (std::ranges::all_of(launch.outputs, [](SlotId slot) { return slot == kNoId; }))
+      launch.outputs.clear();
   }
 
   std::shared_ptr<Group> group(const Op& op) {
     const auto found = groups_.find(op.group);
     if (found == groups_.end()) {
-      throw PlanError(fmt::format("op '{}' uses group '{}', which was not added to the runtime", op.name, op.group));
+      throw PlanError(
+          fmt::format("op '{}' uses group '{}', which was not added to the runtime", op.name, op.group));
     }
     auto& used = result_->groups;
     if (std::ranges::find(used, found->second) == used.end()) used.push_back(found->second);

@@ -32,14 +32,14 @@ struct PreparedSlot {
 /// A tensor that comes from outside: an argument of the caller or a constant of the capture.
 struct External {
   std::string name;
-  int32_t index = 0;        // among the caller's arguments, or among the constants
+  int32_t index = 0;  // among the caller's arguments, or among the constants
   bool constant = false;
   bool persistent = false;  // expected to be the same tensor in the next run
   bool written = false;     // the plan changes it in place
   c10::ScalarType dtype = c10::ScalarType::Float;
-  ShapeRegisters shape;           // as captured: what the caller must pass
-  std::vector<SlotId> whole;      // slots that are the tensor itself
-  std::vector<SlotId> views;      // slots that are parts or views of it
+  ShapeRegisters shape;       // as captured: what the caller must pass
+  std::vector<SlotId> whole;  // slots that are the tensor itself
+  std::vector<SlotId> views;  // slots that are parts or views of it
 };
 
 /// One launch, ready to be called.
@@ -47,8 +47,8 @@ struct PreparedLaunch {
   Call call;
   OpId op = kNoId;
   Delivery delivery = Delivery::kFresh;
-  std::vector<SlotId> outputs;                // kFresh: those to fill; kCopy: to copy into; kOut: written
-  std::optional<CollectiveKind> collective;   // not a dispatcher call
+  std::vector<SlotId> outputs;               // kFresh: those to fill; kCopy: to copy into; kOut: written
+  std::optional<CollectiveKind> collective;  // not a dispatcher call
   std::shared_ptr<Group> group;
 };
 

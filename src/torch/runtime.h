@@ -10,7 +10,8 @@
 
 namespace dynaflow {
 
-/// Lets one run at a time through, in order of arrival: every rank then issues its collectives in the same order.
+/// Lets one run at a time through, in order of arrival: every rank then issues its collectives in the same
+/// order.
 class Turnstile {
  public:
   /// Holds the turn while it lives.
@@ -37,9 +38,9 @@ class Turnstile {
 /// What the engines of one process share: their communicators.
 class Runtime : public torch::CustomClassHolder {
  public:
-  /// Collectives of graph group `name` go to the process group registered as `queue_name`. `fifo`: it executes
-  /// them first in, first out. Adding the same again changes nothing. Throws PlanError when there is no such
-  /// process group.
+  /// Collectives of graph group `name` go to the process group registered as `queue_name`. `fifo`: it
+  /// executes them first in, first out. Adding the same again changes nothing. Throws PlanError when there is
+  /// no such process group.
   void add_group(std::string name, const std::string& queue_name, bool fifo);
   /// Why a group is broken, or empty.
   std::string broken() const;

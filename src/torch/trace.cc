@@ -15,7 +15,9 @@ TraceRecorder::TraceRecorder(size_t runs, std::vector<bool> asynchronous)
           std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count()) {}
 
 std::string TraceRecorder::text() const {
-  const auto microseconds = [this](int64_t ns) { return static_cast<double>(ns - origin_monotonic_) / 1000.0; };
+  const auto microseconds = [this](int64_t ns) {
+    return static_cast<double>(ns - origin_monotonic_) / 1000.0;
+  };
   std::string text = fmt::format("clock {} {}\n", origin_monotonic_, origin_realtime_);
   for (size_t run = 0; run < start_.size(); ++run) {
     const int64_t start = start_[run].load(std::memory_order_relaxed);

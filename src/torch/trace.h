@@ -8,8 +8,9 @@
 
 namespace dynaflow {
 
-/// When the runs of one step were launched and ended. Thread-safe: stream threads and the threads that complete
-/// collectives write it. Whoever completes work may do so after the step, so it is held by shared_ptr.
+/// When the runs of one step were launched and ended. Thread-safe: stream threads and the threads that
+/// complete collectives write it. Whoever completes work may do so after the step, so it is held by
+/// shared_ptr.
 class TraceRecorder final : public Observer {
  public:
   /// `asynchronous[r]`: run r ends when its work completes, not when its launch returns.
@@ -19,7 +20,8 @@ class TraceRecorder final : public Observer {
     if (!asynchronous_[static_cast<size_t>(run)]) completed(run);
   }
   void completed(RunId run) { stamp(end_[static_cast<size_t>(run)]); }
-  /// "clock <CLOCK_MONOTONIC ns> <CLOCK_REALTIME ns>" of time 0, then "<run> <start us> <end us>" per finished run.
+  /// "clock <CLOCK_MONOTONIC ns> <CLOCK_REALTIME ns>" of time 0, then "<run> <start us> <end us>" per
+  /// finished run.
   std::string text() const;
 
  private:

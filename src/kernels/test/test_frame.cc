@@ -157,8 +157,10 @@ TestTensor TestFrame::result(const PlanOutput& output, int size_register) const 
 
 void TestFrame::end() {
   const Plan& plan = *shared_->plan;
-  for (size_t i = 0; i < plan.outputs.size(); ++i)
-    results_.push_back(result(plan.outputs[i], shared_->output_sizes[i]));
+  if (binding_ != nullptr)  // else the run never began
+    for (size_t i = 0; i < plan.outputs.size(); ++i)
+      results_.push_back(result(plan.outputs[i], shared_->output_sizes[i]));
+  binding_ = nullptr;
   for (Memory& memory : made_)
     if (memory) --shared_->live;
   made_.assign(made_.size(), nullptr);

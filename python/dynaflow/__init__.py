@@ -1,0 +1,69 @@
+"""DynaFlow: programmable overlap of communication and compute in PyTorch models.
+
+>>> model = dynaflow.compile(model, strategy="nanoflow")
+>>> print(dynaflow.report(model))
+"""
+
+from __future__ import annotations
+
+from dynaflow._core import Graph
+from dynaflow.api import capture, compile
+from dynaflow.errors import (
+    AgreementError,
+    CaptureError,
+    DynaFlowWarning,
+    Error,
+    ExecutionError,
+    GraphError,
+    LoadError,
+    ParseError,
+    PlanError,
+    ScheduleError,
+)
+from dynaflow.report import Report, report
+from dynaflow.settings import configure_log
+from dynaflow.strategy import (
+    Batch,
+    NanoFlow,
+    Op,
+    Scheduler,
+    Sequential,
+    SplitFunc,
+    SplitMark,
+    SplitModule,
+    Strategy,
+    mark,
+)
+from dynaflow.tracing import Trace, trace
+
+__all__ = [
+    "AgreementError",
+    "Batch",
+    "CaptureError",
+    "DynaFlowWarning",
+    "Error",
+    "ExecutionError",
+    "Graph",
+    "GraphError",
+    "LoadError",
+    "NanoFlow",
+    "Op",
+    "ParseError",
+    "PlanError",
+    "Report",
+    "ScheduleError",
+    "Scheduler",
+    "Sequential",
+    "SplitFunc",
+    "SplitMark",
+    "SplitModule",
+    "Strategy",
+    "Trace",
+    "capture",
+    "compile",
+    "mark",
+    "report",
+    "trace",
+]
+
+configure_log()

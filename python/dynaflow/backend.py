@@ -1,0 +1,82 @@
+"""The torch.compile backend: AOTAutograd's graph is captured and replaced by its plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
+from torch._guards import TracingContext
+from torch.fx import GraphModule
+
+from dynaflow.capture import capture
+from dynaflow.errors import CaptureError
+from dynaflow.options import read_options
+from dynaflow.plans import CompiledGraph
+from dynaflow.session import GRADIENTS, Session, log
+from dynaflow.settings import SETTINGS
+
+
+def dynaflow(
+    gm: GraphModule, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None, **unknown: Any
+) -> Callable[..., Any]:
+    """`torch.compile(model, backend="dynaflow", dynamic=True, options={"strategy": "nanoflow", ...})`."""
+    if unknown:
+        raise TypeError(f"backend 'dynaflow' takes options=, not {', '.join(sorted(unknown))}=")
+    if SETTINGS.disabled:
+        return gm.forward
+    rest = dict(options or {})
+    strategy, own = read_options(rest.pop("strategy", "sequential"), rest)
+    return compile_graph(gm, example_inputs, Session("graph", strategy, own))
+
+
+class _GradientsNeeded(Exception):
+    """AOTAutograd asked for a forward graph with a backward one."""
+
+
+def compile_graph(gm: GraphModule, example_inputs: Sequence[Any], session: Session) -> Callable[..., Any]:
+    """What runs instead of `gm`: its plans, or itself where DynaFlow cannot run it (with one warning)."""
+    if _needs_gradients(gm, example_inputs):
+        session.fall_back(GRADIENTS)
+        return gm.forward
+    reason = _break_reason(gm)
+
+    def inference(aot: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        context = TracingContext.try_get()
+        metadata = None if context is None else context.fw_metadata
+        static = () if metadata is None else metadata.static_input_indices or ()
+        captured = capture(aot, static, session.graph_name(), session.options.skip_collectives)
+        log.info("captured %s: %d ops, batch %s", captured.name, captured.ops, captured.batch.symbol or "static")
+        compiled = CompiledGraph(captured, aot, session, reason)
+        session.graphs.append(compiled)
+        return make_boxed_func(aot.forward) if session.capture_only else compiled
+
+    def training(aot: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        raise _GradientsNeeded
+
+    try:
+        return aot_autograd(fw_compiler=training, inference_compiler=inference)(gm, example_inputs)
+    except _GradientsNeeded:
+        session.fall_back(GRADIENTS)
+    except CaptureError as error:
+        session.fall_back(str(error))
+    return gm.forward
+
+
+def _needs_gradients(gm: GraphModule, inputs: Sequence[Any]) -> bool:
+    """Whether AOTAutograd would trace a backward graph. A graph that turns gradients off itself decides later."""
+    if not torch.is_grad_enabled():
+        return False
+    if not any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs):
+        return False
+    return not any(node.target is torch._C._set_grad_enabled for node in gm.graph.nodes)
+
+
+def _break_reason(gm: GraphModule) -> str:
+    """Why Dynamo ended the graph before the function's end, or empty."""
+    reason = getattr(gm, "compile_subgraph_reason", None)
+    if reason is None or not getattr(reason, "graph_break", True):
+        return ""
+    return str(getattr(reason, "reason", reason)).strip()

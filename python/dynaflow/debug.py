@@ -1,0 +1,45 @@
+"""Runs made to show mistakes: serial, over poisoned memory, with delays in the streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from dynaflow.api import session_of
+from dynaflow.plans import CompiledGraph, Plan
+
+
+@contextmanager
+def run_mode(
+    compiled: Any,
+    serial: bool = False,
+    poison: bool = False,
+    delays_us: Callable[[int], Sequence[int]] | None = None,
+) -> Iterator[None]:
+    """Calls of `compiled` in the block run its present plans in another way.
+
+    `serial`: every kernel ends before the next starts. `poison`: planned memory is filled with NaN first.
+    `delays_us`: given a plan's number of runs, how long to sleep before each of them.
+    A correct plan gives the same bits whatever is asked for here. Plans that the block itself makes run as usual.
+    """
+    changed = []
+    for graph in session_of(compiled).graphs:
+        for plan in graph.plans:
+            delays = list(delays_us(len(plan.plan.runs))) if delays_us else []
+            changed.append((plan, plan.run))
+            plan.run = _with(plan, serial, poison, delays)
+    try:
+        yield
+    finally:
+        for plan, run in changed:
+            plan.run = run
+
+
+def _with(plan: Plan, serial: bool, poison: bool, delays: list[int]) -> Callable[..., Any]:
+    return lambda tensors, values: plan.engine.run_with(tensors, values, serial, poison, delays)
+
+
+def plans(compiled: Any) -> list[tuple[CompiledGraph, Plan]]:
+    """Every plan of a compiled object with the graph that it belongs to."""
+    return [(graph, plan) for graph in session_of(compiled).graphs for plan in graph.plans]

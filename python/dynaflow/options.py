@@ -1,0 +1,40 @@
+"""The options of a compilation, beside its strategy's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dynaflow.errors import ScheduleError
+from dynaflow.strategy import Strategy, make_strategy
+
+
+@dataclass(frozen=True)
+class Options:
+    serial: bool = False  # every kernel ends before the next starts: for comparing with overlapped runs
+    skip_collectives: bool = False  # leave communication out: results are wrong by design; for measuring
+    agree_timeout_s: float | None = None  # how long ranks wait for each other's plans
+
+
+OWN = tuple(field.name for field in fields(Options))
+
+
+def read_options(strategy: str | Strategy, given: Mapping[str, Any] | None) -> tuple[Strategy, Options]:
+    """The strategy and our own options. Raises ScheduleError that lists the valid ones for an unknown one."""
+    rest = dict(given or {})
+    own = Options(**{name: rest.pop(name) for name in OWN if name in rest})
+    _check_types(own)
+    try:
+        return make_strategy(strategy, rest), own
+    except ScheduleError as error:
+        raise ScheduleError(f"{error}; besides, every strategy takes: {', '.join(OWN)}") from None
+
+
+def _check_types(options: Options) -> None:
+    for name in ("serial", "skip_collectives"):
+        if not isinstance(getattr(options, name), bool):
+            raise ScheduleError(f"option {name} is {getattr(options, name)!r}; use True or False")
+    timeout = options.agree_timeout_s
+    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+        raise ScheduleError(f"option agree_timeout_s is {timeout!r}; use a number of seconds above 0")

@@ -1,0 +1,174 @@
+"""One captured graph and its plans: what a call of the compiled model runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.fx import GraphModule
+
+from dynaflow import _core
+from dynaflow.agreement import agree
+from dynaflow.capture import Captured
+from dynaflow.errors import PlanError, typed
+from dynaflow.strategy import Sequential, Strategy
+
+if TYPE_CHECKING:
+    from dynaflow.session import Session
+
+
+class Plan:
+    """A lowered schedule with the engine that replays it."""
+
+    def __init__(
+        self,
+        plan: _core.Plan,
+        partition: _core.Partition,
+        engine: Any,
+        accepts: Callable[..., bool],
+        made_for: list[int],
+        serial: bool,
+    ) -> None:
+        self.plan = plan
+        self.partition = partition
+        self.engine = engine
+        self.accepts = accepts  # whether the plan's bucket holds these values of the symbols
+        self.made_for = made_for  # the symbols' values in the call that needed it
+        self.run = self._run_serially if serial else engine.run
+
+    def _run_serially(self, tensors: list[torch.Tensor], values: list[int]) -> Any:
+        return self.engine.run_with(tensors, values, True, False, [])
+
+
+class CompiledGraph:
+    """A captured graph; called with the flat argument list that AOTAutograd makes."""
+
+    _boxed_call = True  # it may clear the list, so that inputs are freed early
+
+    def __init__(self, captured: Captured, original: GraphModule, session: Session, reason: str) -> None:
+        self.captured = captured
+        self.graph = _core.apply_corrections(_core.parse_graph(captured.text))
+        self.break_reason = reason  # why the graph ended where it does, or empty
+        self.plans: list[Plan] = []
+        self.original_runs = 0
+        self.last: tuple[Plan, list[int]] | None = None
+        self.partition: _core.Partition | None = None
+        self._original = original
+        self._session = session
+        self._lock = threading.Lock()
+        self._values_of = _values_of(captured)
+        self._tensors_of = _tensors_of(captured)
+        self._only_tensors = all(kind == "tensor" for kind in captured.outputs)
+        self._same_sizes = _accepts(captured, [])
+        self._refused = False  # no engine could be made: the original runs
+
+    def __call__(self, args: list[Any]) -> Any:
+        values = self._values_of(args)
+        for plan in self.plans:
+            if plan.accepts(*values):
+                break
+        else:
+            made = self._plan_for(values)
+            if made is None:
+                self.original_runs += 1
+                return self._original(*args)
+            plan = made
+        tensors = self._tensors_of(args)
+        args.clear()
+        try:
+            results, sizes = plan.run(tensors, values)
+        except RuntimeError as error:
+            raise typed(error) from None
+        self.last = (plan, values)
+        return results if self._only_tensors else self._assemble(results, sizes)
+
+    def _assemble(self, results: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[Any]:
+        tensors, integers = iter(results), iter(sizes)
+        fill = {"tensor": lambda: next(tensors), "size": lambda: next(integers), "none": lambda: None}
+        return [fill[kind]() for kind in self.captured.outputs]
+
+    def _plan_for(self, values: list[int]) -> Plan | None:
+        """A plan for a bucket that has none yet; None when this graph does not hold for these sizes."""
+        with self._lock:
+            for plan in self.plans:
+                if plan.accepts(*values):
+                    return plan
+            if self._refused:
+                return None
+            if not self._same_sizes(*values):
+                pairs = ", ".join(f"{a} = {b}" for a, b in self.captured.equal)
+                self._session.fall_back(f"{self.captured.name}: inputs disagree on the batch (it takes {pairs})")
+                return None
+            plan = self._make_plan(values)
+            if plan is not None:
+                self.plans.append(plan)
+            return plan
+
+    def _make_plan(self, values: list[int]) -> Plan | None:
+        strategy = self._strategy()
+        names = [symbol.name for symbol in self.captured.symbols]
+        bound = dict(zip(names, values, strict=True))
+        if self.partition is None:
+            self.partition = _core.partition(self.graph, strategy.annotations())
+        scheduler = _core.Scheduler(self.partition, strategy.name, bound)
+        strategy.schedule(scheduler, scheduler.batch())
+        plan = _core.lower(scheduler.finish())
+        self._agree(plan)
+        try:
+            engine = self._session.make_engine(plan.text, self.captured)
+        except RuntimeError as error:
+            if not isinstance(typed(error), PlanError):
+                raise typed(error) from None
+            self._refused = True
+            self._session.fall_back(f"{self.captured.name}: {typed(error)}")
+            return None
+        accepts = _accepts(self.captured, plan.guards)
+        return Plan(plan, self.partition, engine, accepts, values, self._session.options.serial)
+
+    def _strategy(self) -> Strategy:
+        asked = self._session.strategy
+        batch = self.captured.batch
+        if batch.symbol or asked.name == "sequential":
+            return asked
+        if not batch.one_row:
+            self._session.warn_static(batch.why_none)
+        return Sequential()
+
+    def _agree(self, plan: _core.Plan) -> None:
+        if not self.captured.groups:
+            return
+        lines = [f"strategy {plan.strategy}", *(f"op {op['target']}" for op in self.graph.ops)]
+        lines += [f"collective {line}" for line in plan.collective_order]
+        for group in self.captured.groups:
+            agree(group, lines, self._session.options.agree_timeout_s)
+
+
+def _values_of(captured: Captured) -> Callable[[list[Any]], list[int]]:
+    """Reads the symbols' values from a call's arguments."""
+    sources = []
+    for symbol in captured.symbols:
+        if symbol.argument is not None:
+            sources.append(f"args[{symbol.argument}]")
+        else:
+            tensor, dim = symbol.dimension
+            sources.append(f"args[{tensor}].shape[{dim}]")
+    return eval(f"lambda args: [{', '.join(sources)}]", {})
+
+
+def _tensors_of(captured: Captured) -> Callable[[list[Any]], list[torch.Tensor]]:
+    """Picks the tensors from a call's arguments."""
+    picks = ", ".join(f"args[{position}]" for position in captured.tensor_arguments)
+    return eval(f"lambda args: [{picks}]", {})
+
+
+def _accepts(captured: Captured, guards: Sequence[tuple[str, str, str, bool]]) -> Callable[..., bool]:
+    """A plan's guards, and the graph's equal sizes, as one function of the symbols' values.
+
+    The texts are sizes in the core's grammar, which are Python expressions too.
+    """
+    conditions = [f"{left} == {right}" for left, right in captured.equal]
+    conditions += [f"({left} {op} {right}) is {holds}" for left, op, right, holds in guards]
+    names = ", ".join(symbol.name for symbol in captured.symbols)
+    return eval(f"lambda {names}: {' and '.join(conditions) or 'True'}", {"max": max, "min": min})

@@ -1,0 +1,159 @@
+"""df.report: what was captured, how it runs, what overlaps, and why the rest does not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dynaflow import _core
+from dynaflow.api import session_of
+from dynaflow.plans import CompiledGraph, Plan
+from dynaflow.session import Session
+from dynaflow.settings import SETTINGS
+
+
+@dataclass(frozen=True)
+class Report:
+    """Plain data; str() is for people, to_json() for programs."""
+
+    name: str
+    strategy: str
+    disabled: bool = False
+    graphs: list[dict[str, Any]] = field(default_factory=list)
+    fallbacks: list[str] = field(default_factory=list)  # why the original ran, or ran unsplit
+    broken: str = ""  # why a process group can no longer be used
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as what json.dumps takes."""
+        return json.loads(json.dumps(asdict(self)))
+
+    def __str__(self) -> str:
+        return "\n".join(_text(self))
+
+
+def report(compiled: Any) -> Report:
+    """The report on something that df.compile returned, as of now: plans are made as calls need them."""
+    if SETTINGS.disabled:
+        return Report(name=type(compiled).__name__, strategy="none", disabled=True)
+    session = session_of(compiled)
+    return Report(
+        name=session.name,
+        strategy=session.strategy.name,
+        graphs=[_graph(graph) for graph in session.graphs],
+        fallbacks=list(session.fallbacks),
+        broken=session.broken(),
+    )
+
+
+def _graph(graph: CompiledGraph) -> dict[str, Any]:
+    captured = graph.captured
+    parts: list[int] = []
+    if graph.last is not None:
+        plan, values = graph.last
+        parts = list(plan.engine.parts(values))
+    return {
+        "name": captured.name,
+        "ops": captured.ops,
+        "symbols": [_symbol(symbol) for symbol in graph.graph.symbols],
+        "batch_symbol": captured.batch.symbol,
+        "why_no_batch": "" if captured.batch.symbol else captured.batch.why_none,
+        "equal": [list(pair) for pair in captured.equal],
+        "groups": captured.groups,
+        "break_reason": graph.break_reason,
+        "original_runs": graph.original_runs,
+        "last_parts": parts,
+        "unmatched": [] if graph.partition is None else list(graph.partition.unmatched),
+        "plans": [_plan(graph, plan) for plan in graph.plans],
+    }
+
+
+def _symbol(symbol: dict[str, Any]) -> dict[str, Any]:
+    return {key: symbol[key] for key in ("name", "min", "max", "hint")}
+
+
+def _plan(graph: CompiledGraph, plan: Plan) -> dict[str, Any]:
+    core = plan.plan
+    return {
+        "strategy": core.strategy,
+        "bucket": [f"{left} {op} {right} is {holds}" for left, op, right, holds in core.guards],
+        "parts": core.cut["parts"],
+        "cut": core.cut,
+        "streams": [{"name": name, "kind": kind} for name, kind in core.streams],
+        "runs": len(core.runs),
+        "segments": _segments(plan.partition),
+        "collectives": _collectives(graph, plan),
+        "counters": {str(key): int(value) for key, value in plan.engine.counters().items()},
+    }
+
+
+def _segments(partition: _core.Partition) -> dict[str, Any]:
+    """How many segments have each form, and why those are merged that are."""
+    found = partition.segments
+    merged = [{"name": s["name"], "reason": s["reason"]} for s in found if s["form"] == "merged"]
+    count = {form: sum(s["form"] == form for s in found) for form in ("split", "merged", "whole")}
+    return {**count, "merged_because": merged}
+
+
+def _collectives(graph: CompiledGraph, plan: Plan) -> list[dict[str, Any]]:
+    """For each launch of a collective: what runs beside it, or why nothing does.
+
+    Bytes are those of the call that the plan was made for.
+    """
+    sizes = dict(zip((s.name for s in graph.captured.symbols), plan.made_for, strict=True))
+    sizes |= {f"p{part}": rows for part, rows in enumerate(plan.engine.parts(plan.made_for))}
+    found = []
+    for entry in _core.explain(plan.plan):
+        found.append(
+            {
+                "run": entry["run"],
+                "name": entry["name"],
+                "part": entry["part"],
+                "bytes": eval(entry["bytes_expr"], {"max": max, "min": min}, dict(sizes)),
+                "overlapped": bool(entry["overlaps"]),
+                "overlaps": list(entry["overlaps"]),
+                "reason": entry["reason"],
+            }
+        )
+    return found
+
+
+def _text(report: Report) -> list[str]:
+    if report.disabled:
+        return ["DynaFlow is disabled (DYNAFLOW_DISABLE)"]
+    lines = [f"{report.name}: strategy {report.strategy}, {len(report.graphs)} graphs"]
+    lines += [f"  broken: {report.broken}"] * bool(report.broken)
+    lines += [f"  fallback: {reason}" for reason in report.fallbacks]
+    for graph in report.graphs:
+        lines += _graph_text(graph)
+    return lines
+
+
+def _graph_text(graph: dict[str, Any]) -> list[str]:
+    batch = f"batch {graph['batch_symbol']}" if graph["batch_symbol"] else f"unsplit: {graph['why_no_batch']}"
+    lines = [f"  graph {graph['name']}: {graph['ops']} ops, {batch}"]
+    if graph["break_reason"]:
+        lines.append(f"    ends at a graph break: {graph['break_reason'].splitlines()[0]}")
+    if graph["original_runs"]:
+        lines.append(f"    the original ran {graph['original_runs']} times")
+    if graph["last_parts"]:
+        lines.append(f"    last step's parts: {graph['last_parts']}")
+    for entry in graph["unmatched"]:
+        near = f"; near misses: {', '.join(entry['near_misses'])}" if entry["near_misses"] else ""
+        lines.append(f"    matched nothing: {' '.join(entry['patterns'])}{near}")
+    for plan in graph["plans"]:
+        lines += _plan_text(plan)
+    return lines
+
+
+def _plan_text(plan: dict[str, Any]) -> list[str]:
+    bucket = f" for {', '.join(plan['bucket'])}" if plan["bucket"] else ""
+    streams = ", ".join(stream["name"] for stream in plan["streams"])
+    segments = plan["segments"]
+    lines = [f"    plan '{plan['strategy']}'{bucket}: {plan['parts']} parts, {plan['runs']} runs on {streams}"]
+    lines.append(f"      segments: {segments['split']} split, {segments['merged']} merged, {segments['whole']} whole")
+    lines += [f"        merged {item['name']}: {item['reason']}" for item in segments["merged_because"]]
+    for item in plan["collectives"]:
+        beside = f"under {', '.join(item['overlaps'])}" if item["overlapped"] else f"exposed: {item['reason']}"
+        lines.append(f"      {item['name']} ({item['bytes']} bytes): {beside}")
+    return lines

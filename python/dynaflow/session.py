@@ -1,0 +1,91 @@
+"""What one compilation shares: its strategy, its engines' runtime, and what it has to report."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from typing import Any
+
+import torch
+
+from dynaflow._loader import load_adapter
+from dynaflow.capture import Captured
+from dynaflow.errors import DynaFlowWarning
+from dynaflow.groups import Queue, open_queue
+from dynaflow.options import Options
+from dynaflow.plans import CompiledGraph
+from dynaflow.strategy import Strategy
+
+log = logging.getLogger("dynaflow")
+
+GRADIENTS = (
+    "gradients are needed, so the original model runs without DynaFlow. "
+    "Call it under torch.no_grad() or torch.inference_mode()"
+)
+
+
+class Session:
+    """One call of df.compile, or one graph of torch.compile(backend="dynaflow")."""
+
+    def __init__(
+        self, name: str, strategy: Strategy, options: Options, capture_only: bool = False
+    ) -> None:
+        self.name = name
+        self.capture_only = capture_only  # graphs are wanted, plans are not
+        self.strategy = strategy
+        self.options = options
+        self.graphs: list[CompiledGraph] = []
+        self.fallbacks: list[str] = []  # reasons why the original ran, in order, each once
+        self.unnamed_graphs = 0
+        self._runtime: Any = None
+        self._queues: dict[str, Queue] = {}
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+
+    def graph_name(self) -> str:
+        """A name for the next graph: the model's, numbered from the second on."""
+        self.unnamed_graphs += 1
+        return self.name if self.unnamed_graphs == 1 else f"{self.name}.{self.unnamed_graphs - 1}"
+
+    def make_engine(self, plan_text: str, captured: Captured) -> Any:
+        """An engine for a plan. Opens the queues of its process groups first."""
+        with self._lock:
+            if self._runtime is None:
+                load_adapter()
+                self._runtime = torch.classes.dynaflow.Runtime()
+            for group in captured.groups:
+                if group not in self._queues:
+                    queue = open_queue(group)
+                    self._runtime.add_group(group, queue.name, queue.fifo)
+                    self._queues[group] = queue
+            # Cores that wait and signal are shared as far as we know, so waits park instead of spinning.
+            return torch.classes.dynaflow.Engine(self._runtime, plan_text, captured.constants, False)
+
+    def broken(self) -> str:
+        """Why a process group can no longer be used, or empty."""
+        return "" if self._runtime is None else self._runtime.broken()
+
+    def fall_back(self, reason: str) -> None:
+        """Notes, and says once, that the original model runs instead."""
+        if reason not in self.fallbacks:
+            self.fallbacks.append(reason)
+        self.warn("fallback: " + reason, f"DynaFlow: the original model runs: {reason}")
+
+    def warn_static(self, why: str) -> None:
+        self.fallbacks.append(f"sequential: {why}")
+        self.warn(
+            "static",
+            f"DynaFlow: '{self.name}' runs sequentially although strategy '{self.strategy.name}' was asked for: "
+            f"{why}. Mark the batch dimension dynamic: df.compile(model), torch.compile(..., dynamic=True) or "
+            "torch._dynamo.mark_dynamic(tensor, 0)",
+        )
+
+    def warn(self, kind: str, message: str) -> None:
+        """One warning for each kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            log.info(message)
+            warnings.warn(message, DynaFlowWarning, stacklevel=2)
+
+

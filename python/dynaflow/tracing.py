@@ -1,0 +1,89 @@
+"""When the pieces of a step ran: events of one traced call, as data and as a Perfetto file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+from dynaflow.api import session_of
+from dynaflow.plans import Plan
+
+
+class Trace:
+    """The events of the last step of each plan that ran while tracing, in order of their start.
+
+    An event is a dict: name, stream, part ("0", or "0:2" for a merged launch), start_us, end_us.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes Chrome's trace format, which ui.perfetto.dev opens: a track for each stream."""
+        streams = list(dict.fromkeys(event["stream"] for event in self.events))
+        rows: list[dict[str, Any]] = [
+            {"name": "thread_name", "ph": "M", "pid": 0, "tid": tid, "args": {"name": stream}}
+            for tid, stream in enumerate(streams)
+        ]
+        for event in self.events:
+            start, end = event["start_us"], event["end_us"]
+            rows.append(
+                {
+                    "name": event["name"],
+                    "ph": "X",
+                    "pid": 0,
+                    "tid": streams.index(event["stream"]),
+                    "ts": start,
+                    "dur": end - start,
+                    "args": {"part": event["part"]},
+                }
+            )
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"traceEvents": rows, "displayTimeUnit": "ms"}, file)
+
+
+@contextmanager
+def trace(compiled: Any) -> Iterator[Trace]:
+    """Traces the calls of `compiled` in its block; the events are there after it.
+
+    Plans that the block itself makes are not traced: run a step of these sizes before.
+    """
+    session = session_of(compiled)
+    plans = [plan for graph in session.graphs for plan in graph.plans]
+    for plan in plans:
+        plan.engine.start_trace()
+    result = Trace()
+    try:
+        yield result
+    finally:
+        for plan in plans:
+            result.events += _events(plan, plan.engine.take_trace())
+        result.events.sort(key=lambda event: event["start_us"])
+
+
+def _events(plan: Plan, text: str) -> list[dict[str, Any]]:
+    """The engine's text: its clock at time 0, then a line for each run that ended."""
+    lines = text.splitlines()
+    if not lines:
+        return []
+    _, _, realtime_ns = lines[0].split()
+    origin_us = int(realtime_ns) / 1000
+    runs = plan.plan.runs
+    events = []
+    for line in lines[1:]:
+        run, start, end = line.split()
+        found = runs[int(run)]
+        first, last = found["first_part"], found["last_part"]
+        events.append(
+            {
+                "name": found["name"],
+                "stream": found["stream"],
+                "part": str(first) if last == first + 1 else f"{first}:{last}",
+                "start_us": origin_us + float(start),
+                "end_us": origin_us + float(end),
+            }
+        )
+    return events
