@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import GraphModule
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_mode_temporarily
 
 from dynaflow import _core
 from dynaflow.agreement import agree
@@ -68,13 +70,15 @@ class CompiledGraph:
         values = self._values_of(args)
         for plan in self.plans:
             if plan.accepts(*values):
-                break
-        else:
-            made = self._plan_for(values)
-            if made is None:
-                self.original_runs += 1
-                return self._original(*args)
-            plan = made
+                return self._run(plan, args, values)
+        made = self._plan_for(values)
+        if made is None:
+            self.original_runs += 1
+            return self._original(*args)
+        with _without_first_call_check():
+            return self._run(made, args, values)
+
+    def _run(self, plan: Plan, args: list[Any], values: list[int]) -> Any:
         tensors = self._tensors_of(args)
         args.clear()
         try:
@@ -143,6 +147,17 @@ class CompiledGraph:
         lines += [f"collective {line}" for line in plan.collective_order]
         for group in self.captured.groups:
             agree(group, lines, self._session.options.agree_timeout_s)
+
+
+def _without_first_call_check() -> AbstractContextManager[Any]:
+    """Leaves the mode in which AOTAutograd makes a graph's first call.
+
+    It sends every op through Python to see whether custom ops return what they were given.
+    """
+    modes = _get_current_dispatch_mode_stack()
+    if modes and type(modes[-1]).__name__ == "_AnalyzeCustomOpInputOutputMode":
+        return _pop_mode_temporarily()
+    return nullcontext()
 
 
 def _values_of(captured: Captured) -> Callable[[list[Any]], list[int]]:

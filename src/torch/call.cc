@@ -47,7 +47,8 @@ c10::OperatorHandle find_operator(const Op& op, const std::string& target) {
 at::Tensor wrapped_number(const at::Scalar& value, std::optional<c10::ScalarType> dtype = std::nullopt) {
   c10::InferenceMode normal(false);
   at::Tensor tensor = c10::scalar_to_tensor(value);
-  if (dtype) tensor = tensor.to(*dtype);
+  // A number of the result's own type promotes nothing; marked, a Python mode could not read it.
+  if (dtype) return tensor.to(*dtype);
   tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
   return tensor;
 }

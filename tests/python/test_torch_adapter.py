@@ -23,7 +23,7 @@ graph: small {batch=s, tokens=s}
   %sm = aten._safe_softmax.default(%m, -1, none) {out=[tensor(float32, [s, 4, 4])]}
   %f = aten.view.default(%sm, [s, 16]) {out=[tensor(float32, [s, 16])], kind=view, alias=[%sm]}
   %r = aten.add.Tensor(%f, %c, 1) {out=[tensor(float32, [s, 16])], out_target="aten.add.out"}
-  %q = aten.slice.Tensor(%r, 1, 0, 8, 1) {out=[tensor(float32, [s, 8], [16, 1])], kind=view, alias=[%r]}
+  %q = aten.slice.Tensor(%r,1,0,8,1) {out=[tensor(float32,[s, 8],[16, 1])], kind=view, alias=[%r]}
   output(%r, s*4, none, %sm, %x, %q, %wt)
 """
 PLAN = """

@@ -132,6 +132,48 @@ def test_a_group_whose_peer_does_not_answer_is_broken_and_later_steps_say_so(tmp
     on_two_ranks(_absent_peer, tmp_path)
 
 
+FAILS_FIRST = """
+graph: net {tokens=1}
+  %x = input(0, tensor(float32, [4]))
+  %a = adapter_test.fails.default(%x) {out=[tensor(float32, [4])], kind=opaque}
+  %r = _c10d_functional.all_reduce.default(%a, "sum", "tp") {kind=collective, group="tp", OUT}
+  output(%r)
+plan: plan() {strategy="by hand", cut=even(1, 1), events=0}
+  storage(float32, 4)
+  slot(%x, 0, 1, argument(0), [4], [1], 0)
+  slot(%a, 0, 1, kernel(1), [4], [1], 0)
+  slot(%r, 0, 1, output(0), [4], [1], 0)
+  run("all", 0, 0, 1, 0)
+  call("a", [0], [1], fresh)
+  call("r", [1], [2], out)
+  stream("compute", host, [launch(0), free(1)])
+  result(slot(2))
+""".replace("OUT", "out=[tensor(float32, [4])]")
+
+
+def _failure_before_the_collective(rank: int) -> None:
+    library = torch.library.Library("adapter_test", "DEF")
+    library.define("fails(Tensor x) -> Tensor")
+
+    def fails(x):
+        if x[0] == 0:
+            raise ValueError("zero")
+        return x.clone()
+
+    library.impl("fails", fails, "CompositeExplicitAutograd")
+    engine = make_engine(FAILS_FIRST, runtime_of(dist.group.WORLD))
+    assert torch.equal(engine.run([torch.ones(4)], [])[0][0], torch.full((4,), 2.0))
+    with pytest.raises(RuntimeError, match="ValueError: zero"):
+        engine.run([torch.zeros(4)], [])
+    with pytest.raises(RuntimeError, match=r"group 'tp' is broken(.|\n)*ValueError: zero"):
+        engine.run([torch.ones(4)], [])
+    dist.barrier()
+
+
+def test_a_step_that_fails_before_its_collectives_are_issued_breaks_their_group(tmp_path):
+    on_two_ranks(_failure_before_the_collective, tmp_path)
+
+
 def _refused_argument(rank: int) -> None:
     engine = make_engine(ALL_REDUCE, runtime=(runtime := runtime_of(dist.group.WORLD)))
     with pytest.raises(RuntimeError, match="has shape"):
