@@ -1,0 +1,105 @@
+import warnings
+
+import dynaflow as df
+import pytest
+import torch
+import torch.distributed as dist
+from dynaflow import debug
+from ranks import run_ranks
+from small_models import llama, prompt
+from transformers import LlamaForCausalLM
+
+SIZES = ((4, 8), (6, 8), (33, 5), (2, 7), (3, 12))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    llama().save_pretrained(folder)
+    return str(folder)
+
+
+def load(checkpoint):
+    warnings.simplefilter("ignore", FutureWarning)
+    return LlamaForCausalLM.from_pretrained(checkpoint, tp_plan="auto").eval()
+
+
+def call(model, size):
+    return model(**prompt(*size), use_cache=False, logits_to_keep=1).logits
+
+
+def llama_body(rank, checkpoint, parts):
+    model = load(checkpoint)
+    compiled = df.compile(model, strategy=df.NanoFlow(parts=parts, min_tokens=0), dynamic_dims=(0, 1))
+    errors, serial = [], []
+    with torch.no_grad():
+        for size in SIZES:
+            expected, result = call(model, size), call(compiled, size)
+            errors.append((result - expected).abs().max().item())
+            with debug.run_mode(compiled, serial=True, poison=True):
+                serial.append(call(compiled, size).equal(result))
+            with debug.run_mode(
+                compiled, poison=True, delays_us=lambda n: [(rank * 7 + i * 13) % 5 * 100 for i in range(n)]
+            ):
+                serial.append(call(compiled, size).equal(result))
+    return errors, serial, df.report(compiled).to_json()
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_llama_splits_overlaps_and_equals_eager(tmp_path, checkpoint, parts):
+    for errors, same_bits, report in run_ranks(llama_body, tmp_path, checkpoint, parts):
+        assert max(errors) < 1e-5
+        assert all(same_bits), "overlapped and serial runs give the same bits"
+        assert report["fallbacks"] == [] and len(report["graphs"]) == 1
+        plan = report["graphs"][0]["plans"][0]
+        assert plan["parts"] == (parts if parts == 2 else 2), "the first call has 4 rows, 2 at least for a part"
+        hidden = [item for item in plan["collectives"] if item["overlapped"]]
+        assert len(hidden) >= 8, "each layer's all-reduces run under the other part's compute"
+        assert all(item["bytes"] > 0 for item in plan["collectives"])
+        assert all(item["reason"] for item in plan["collectives"] if not item["overlapped"])
+
+
+def skip_body(rank, checkpoint):
+    model = load(checkpoint)
+    compiled = df.compile(model, options={"skip_collectives": True}, dynamic_dims=(0, 1))
+    with torch.no_grad():
+        shapes = [call(compiled, size).shape == call(model, size).shape for size in SIZES]
+    return shapes, df.report(compiled).to_json()
+
+
+def test_collectives_can_be_left_out_for_measuring(tmp_path, checkpoint):
+    for shapes, report in run_ranks(skip_body, tmp_path, checkpoint):
+        assert all(shapes)
+        assert report["graphs"][0]["plans"][0]["collectives"] == []
+        assert report["graphs"][0]["groups"] == []
+
+
+def reduced(x):
+    return torch.distributed._functional_collectives.all_reduce(x * 2, "sum", dist.group.WORLD) + 1
+
+
+def differing_body(rank):
+    def model(x):
+        return reduced(x) if rank == 0 else reduced(x.exp())
+
+    compiled = df.compile(model, options={"agree_timeout_s": 20})
+    with torch.no_grad(), pytest.raises(df.AgreementError) as caught:
+        compiled(torch.ones(4, 2))
+    return str(caught.value)
+
+
+def test_ranks_with_different_graphs_get_an_error_not_a_hang(tmp_path):
+    for message in run_ranks(differing_body, tmp_path):
+        assert "First difference" in message and "aten.exp.default" in message
+
+
+def two_models_body(rank):
+    first, second = df.compile(reduced), df.compile(lambda x: reduced(x) * 3)
+    x = torch.ones(4, 2)
+    with torch.no_grad():
+        return [(first(x).sum().item(), second(x).sum().item()) for _ in range(3)]
+
+
+def test_two_compiled_models_share_a_group(tmp_path):
+    for results in run_ranks(two_models_body, tmp_path):
+        assert results == [(5 * 8, 15 * 8)] * 3
