@@ -66,11 +66,11 @@ class InternalError : public std::logic_error {
 }  // namespace dynaflow
 
 /// Checks an invariant of the library itself. The remaining arguments are a format string and its values.
-#define DF_CHECK(condition, ...)                                                                          \
-  do {                                                                                                    \
-    if (!(condition)) {                                                                                   \
-      throw ::dynaflow::InternalError(fmt::format("{}:{}: " #condition " does not hold. ", __FILE__,       \
-                                                  __LINE__) +                                             \
-                                      fmt::format(__VA_ARGS__));                                          \
-    }                                                                                                     \
+#define DF_CHECK(condition, ...)                                                     \
+  do {                                                                               \
+    if (!(condition)) {                                                              \
+      throw ::dynaflow::InternalError(                                               \
+          fmt::format("{}:{}: " #condition " does not hold. ", __FILE__, __LINE__) + \
+          fmt::format(__VA_ARGS__));                                                 \
+    }                                                                                \
   } while (false)

@@ -15,15 +15,15 @@ namespace dynaflow {
 class Observer {
  public:
   virtual ~Observer() = default;
-  virtual void on_launch(RunId run) = 0;    // just before the kernels start
-  virtual void on_return(RunId run) = 0;    // the call returned; asynchronous work may still run
+  virtual void on_launch(RunId run) = 0;  // just before the kernels start
+  virtual void on_return(RunId run) = 0;  // the call returned; asynchronous work may still run
 };
 
 /// How to run a plan. The defaults are the fast path; the rest is for tests and measurement.
 struct RunOptions {
-  bool serial = false;               // every launch ends before the next starts, in issue order, on one thread
-  bool poison = false;               // fill the arena with NaN first
-  std::vector<int32_t> delays_us;    // by RunId: sleep before the launch; empty: none
+  bool serial = false;             // every launch ends before the next starts, in issue order, on one thread
+  bool poison = false;             // fill the arena with NaN first
+  std::vector<int32_t> delays_us;  // by RunId: sleep before the launch; empty: none
   Observer* observer = nullptr;
 };
 
@@ -58,8 +58,8 @@ class Executor {
   };
   Lease acquire();
 
-  /// Runs the plan once. Throws ExecutionError naming segment, part and stream of the first failure after every
-  /// stream has drained; the executor stays usable.
+  /// Runs the plan once. Throws ExecutionError naming segment, part and stream of the first failure after
+  /// every stream has drained; the executor stays usable.
   void run(Frame& frame, const std::vector<int64_t>& graph_symbols, const RunOptions& options = {});
 
   const Plan& plan() const;

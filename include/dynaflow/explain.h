@@ -9,14 +9,15 @@ namespace dynaflow {
 /// What a collective can hide under, or why it cannot.
 struct CollectiveReport {
   RunId run = kNoId;
-  std::string name;                   // the run's
+  std::string name;  // the run's
   int part = 0;
   SizeExpr bytes;                     // of its input, over graph and part symbols
   std::vector<std::string> overlaps;  // runs that the plan lets go on meanwhile, in issue order
   std::string reason;                 // why there are none: empty when there are
 };
 
-/// For each collective of the plan, in issue order. Reads the plan alone: what may overlap, whatever the timing.
+/// For each collective of the plan, in issue order. Reads the plan alone: what may overlap, whatever the
+/// timing.
 std::vector<CollectiveReport> explain(const Plan& plan);
 
 }  // namespace dynaflow

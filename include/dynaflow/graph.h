@@ -17,7 +17,18 @@ inline constexpr int32_t kNoId = -1;
 
 /// Element types, named as in PyTorch.
 enum class DType : uint8_t {
-  kBool, kUInt8, kInt8, kInt16, kInt32, kInt64, kFloat16, kBFloat16, kFloat32, kFloat64, kComplex64, kComplex128,
+  kBool,
+  kUInt8,
+  kInt8,
+  kInt16,
+  kInt32,
+  kInt64,
+  kFloat16,
+  kBFloat16,
+  kFloat32,
+  kFloat64,
+  kComplex64,
+  kComplex128,
 };
 int64_t item_size(DType dtype);  // bytes
 std::string_view dtype_name(DType dtype);
@@ -110,12 +121,12 @@ struct Op {
   std::string target;      // "aten.mm.default"
   std::string out_target;  // "aten.mm.out" where a true out= overload exists, else empty
   OpKind kind = OpKind::kCompute;
-  ArgList args;            // all of the schema's arguments, in its order, defaults included
+  ArgList args;  // all of the schema's arguments, in its order, defaults included
   std::vector<ValueId> outputs;
   Effects effects;
-  std::string group;       // kCollective: the process group's name
-  std::string module;      // path of the module that called it: "model.layers.3.mlp"
-  std::string module_type; // its class and its ancestors', outermost first, separated by '/'
+  std::string group;               // kCollective: the process group's name
+  std::string module;              // path of the module that called it: "model.layers.3.mlp"
+  std::string module_type;         // its class and its ancestors', outermost first, separated by '/'
   std::vector<std::string> marks;  // from df.mark(...)
 
   bool operator==(const Op&) const = default;
@@ -134,10 +145,10 @@ struct Graph {
   std::vector<Symbol> symbols;
   std::vector<Value> values;
   std::vector<Op> ops;
-  std::vector<Arg> outputs;          // values, sizes or none, in the order that the caller expects
+  std::vector<Arg> outputs;  // values, sizes or none, in the order that the caller expects
   std::vector<SizeEquality> guards;
-  std::string batch_symbol;          // the symbol that micro-batches split, or empty
-  SizeExpr tokens;                   // rows of work in a batch: batch, or batch * sequence
+  std::string batch_symbol;  // the symbol that micro-batches split, or empty
+  SizeExpr tokens;           // rows of work in a batch: batch, or batch * sequence
 
   bool operator==(const Graph&) const = default;
   const Symbol* find_symbol(std::string_view symbol_name) const;

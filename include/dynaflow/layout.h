@@ -11,7 +11,8 @@ struct Layout {
   enum class Kind : uint8_t {
     kWhole,       // the same for every part: does not depend on s
     kShard,       // dimension `dim` has size outer * s * inner; part rows are those of the middle factor
-    kCoordinate,  // kShard whose elements are base + row index: an arange(s), which must index its own rows only
+    kCoordinate,  // kShard whose elements are base + row index: an arange(s), which must index its own rows
+                  // only
     kMixed,       // depends on s in a way that no part can compute alone
   };
   Kind kind = Kind::kWhole;
@@ -32,15 +33,16 @@ enum class SplitForm : uint8_t {
 };
 
 struct SplitAnalysis {
-  std::vector<Layout> layouts;       // by ValueId
-  std::vector<SplitForm> forms;      // by OpId
-  std::vector<std::string> reasons;  // by OpId; why it is kMerged: "no rule for aten.sort.default", else empty
+  std::vector<Layout> layouts;   // by ValueId
+  std::vector<SplitForm> forms;  // by OpId
+  std::vector<std::string>
+      reasons;  // by OpId; why it is kMerged: "no rule for aten.sort.default", else empty
 };
 
 /// Propagates layouts op by op through the rule table (src/graph/split_rules*.cc). With an empty batch symbol
 /// every op is kWhole. A pure function; never throws for an op it does not know: that op is kMerged.
-/// An op is kSplit only if its rule proves that computing each part's rows alone, with s replaced by the part's
-/// rows in every size, gives exactly those rows of the result.
+/// An op is kSplit only if its rule proves that computing each part's rows alone, with s replaced by the
+/// part's rows in every size, gives exactly those rows of the result.
 SplitAnalysis analyze_split(const Graph& graph);
 
 /// One row of the rule table, for documentation and tests: the targets that have a rule.

@@ -31,12 +31,12 @@ Annotation split_mark(std::string name, std::vector<std::string> tags = {});
 
 /// A convex set of ops that is scheduled as a unit.
 struct Segment {
-  std::string name;                 // "layers.3.mlp"; unique in the partition
-  std::vector<OpId> ops;            // in program order
-  std::vector<std::string> tags;    // sorted
+  std::string name;               // "layers.3.mlp"; unique in the partition
+  std::vector<OpId> ops;          // in program order
+  std::vector<std::string> tags;  // sorted
   SplitForm form = SplitForm::kWhole;
-  std::string reason;               // why it is kMerged, else empty
-  std::vector<SegmentId> inputs;    // segments that must come first (data and effects), sorted
+  std::string reason;             // why it is kMerged, else empty
+  std::vector<SegmentId> inputs;  // segments that must come first (data and effects), sorted
 
   bool has_tag(std::string_view tag) const;
   bool operator==(const Segment&) const = default;

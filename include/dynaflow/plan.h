@@ -23,7 +23,8 @@ enum class StreamKind : uint8_t {
 struct Instruction {
   enum class Kind : uint8_t { kLaunch, kRecord, kWait, kFree };
   Kind kind = Kind::kLaunch;
-  int32_t id = kNoId;  // kLaunch: RunId; kRecord, kWait: EventId; kFree: SlotId whose kernel-made tensor may go
+  int32_t id =
+      kNoId;  // kLaunch: RunId; kRecord, kWait: EventId; kFree: SlotId whose kernel-made tensor may go
   bool operator==(const Instruction&) const = default;
 };
 
@@ -34,8 +35,9 @@ struct Stream {
   bool operator==(const Stream&) const = default;
 };
 
-/// Bytes in the device's arena. Its offset is the largest end of the buffers in `above` (0 when there is none),
-/// rounded up to kAlignment; so the packing is legal for every size, and tight for the sizes it was made for.
+/// Bytes in the device's arena. Its offset is the largest end of the buffers in `above` (0 when there is
+/// none), rounded up to kAlignment; so the packing is legal for every size, and tight for the sizes it was
+/// made for.
 struct Buffer {
   SizeExpr bytes;
   std::vector<BufferId> above;
@@ -91,8 +93,8 @@ struct OpLaunch {
   bool operator==(const OpLaunch&) const = default;
 };
 
-/// A segment run lowered to kernel calls. Sizes in op arguments are read with the batch symbol replaced by the
-/// rows of parts [first_part, last_part).
+/// A segment run lowered to kernel calls. Sizes in op arguments are read with the batch symbol replaced by
+/// the rows of parts [first_part, last_part).
 struct Run {
   SegmentId segment = kNoId;
   std::string name;  // "mb0/layers.3.mlp"
@@ -119,7 +121,7 @@ struct Plan {
   CutRule cut;
   std::vector<Guard> guards;
   std::vector<Stream> streams;
-  std::vector<Run> runs;        // in issue order; a launch of run r is issued before that of run r+1
+  std::vector<Run> runs;  // in issue order; a launch of run r is issued before that of run r+1
   std::vector<Slot> slots;
   std::vector<Buffer> buffers;
   std::vector<OutputStorage> output_storage;
@@ -133,8 +135,8 @@ SizeExpr on_parts(const Graph& graph, const SizeExpr& expr, int first_part, int 
 /// "p0", "p1"...
 std::string part_symbol(int part);
 
-/// Lowers `schedule`: decides where each value lives, places events where an edge crosses streams, drops waits
-/// that others imply, and packs buffers by happens-before lifetimes (first fit, largest first).
+/// Lowers `schedule`: decides where each value lives, places events where an edge crosses streams, drops
+/// waits that others imply, and packs buffers by happens-before lifetimes (first fit, largest first).
 PlanPtr lower(const Schedule& schedule);
 
 /// Which runs are finished before a run starts, whatever the timing: a bit set per run.
@@ -154,8 +156,8 @@ class HappensBefore {
 /// The relation that the plan's streams and events guarantee.
 HappensBefore happens_before(const Plan& plan);
 
-/// Throws PlanError when an instruction names something that is not there, a wait precedes its record in issue
-/// order, or a run is launched twice or never.
+/// Throws PlanError when an instruction names something that is not there, a wait precedes its record in
+/// issue order, or a run is launched twice or never.
 void check(const Plan& plan);
 
 /// Text form of graph, plan and all: parse_plan(print(p)) == p.
@@ -179,8 +181,8 @@ class Binder {
   explicit Binder(PlanPtr plan);
   /// Registers for a size of the plan, asked for while preparing. Not thread-safe; finish before bind().
   int reg(const SizeExpr& expr) { return program_.add(expr); }
-  /// Binds the graph symbols' values (in Graph::symbols order). Cuts the batch. Returns whether anything changed
-  /// since the binding was last filled. Throws PlanError when sizes are illegal for the plan.
+  /// Binds the graph symbols' values (in Graph::symbols order). Cuts the batch. Returns whether anything
+  /// changed since the binding was last filled. Throws PlanError when sizes are illegal for the plan.
   bool bind(const std::vector<int64_t>& graph_symbols, Binding& binding) const;
   /// Whether the plan's guards hold for these values.
   bool accepts(const std::vector<int64_t>& graph_symbols) const;

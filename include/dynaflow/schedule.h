@@ -37,8 +37,8 @@ struct SegmentRun {
   SegmentId segment = kNoId;
   int first_part = 0;
   int last_part = 1;
-  int stream = 0;               // index in Schedule::streams
-  std::vector<RunId> after;     // extra order edges asked for by the strategy
+  int stream = 0;            // index in Schedule::streams
+  std::vector<RunId> after;  // extra order edges asked for by the strategy
 
   int parts() const { return last_part - first_part; }
   bool operator==(const SegmentRun&) const = default;
@@ -61,7 +61,7 @@ Guard guard_from_text(const text::Value& value);
 /// What runs when, and on which stream. Immutable once finished.
 struct Schedule {
   PartitionPtr partition;
-  std::string strategy;              // its name, for messages
+  std::string strategy;  // its name, for messages
   CutRule cut;
   std::vector<std::string> streams;  // streams[0] is where the caller's own work runs
   std::vector<SegmentRun> runs;      // in the order of issue
@@ -71,8 +71,8 @@ using SchedulePtr = std::shared_ptr<const Schedule>;
 
 /// "layers.3.mlp[1]", "layers.3.mlp[0:2]" for a merged launch of several parts, "embed" for a whole segment.
 std::string run_name(const Schedule& schedule, const SegmentRun& run);
-/// Throws ScheduleError unless every segment runs exactly once for each part, after what it reads, and no order
-/// edge points forward.
+/// Throws ScheduleError unless every segment runs exactly once for each part, after what it reads, and no
+/// order edge points forward.
 void check(const Schedule& schedule);
 text::Section to_text(const Schedule& schedule);
 SchedulePtr schedule_from_text(const text::Section& section, PartitionPtr partition);
@@ -153,7 +153,8 @@ class Scheduler {
   void execute(const ReadyOp& op, const ExecuteOptions& options = {});
   /// Runs one segment on neighbouring parts as one merged launch.
   void execute(std::span<const ReadyOp> ops, const ExecuteOptions& options = {});
-  /// Runs what has not been executed yet in program order on one stream. Without a split before: the whole batch.
+  /// Runs what has not been executed yet in program order on one stream. Without a split before: the whole
+  /// batch.
   void run_sequentially();
 
   /// The finished schedule. Throws ScheduleError when something was not executed.

@@ -13,7 +13,8 @@
 namespace dynaflow {
 
 /// An integer expression over symbols, kept as a polynomial whose atoms are symbols or floordiv, mod, max and
-/// min of expressions. Equal polynomials compare equal. Immutable value; copies are cheap enough for planning.
+/// min of expressions. Equal polynomials compare equal. Immutable value; copies are cheap enough for
+/// planning.
 class SizeExpr {
  public:
   SizeExpr(int64_t value = 0);  // NOLINT(google-explicit-constructor): sizes are mostly constants
@@ -70,8 +71,8 @@ struct SizeExpr::Atom {
   std::vector<SizeExpr> operands;  // the others: two
 };
 
-/// Many expressions compiled into one straight-line integer program with shared subexpressions, evaluated once
-/// per run. Registers 0..inputs-1 are the symbols. Immutable after compile; evaluate is thread-safe.
+/// Many expressions compiled into one straight-line integer program with shared subexpressions, evaluated
+/// once per run. Registers 0..inputs-1 are the symbols. Immutable after compile; evaluate is thread-safe.
 class SizeProgram {
  public:
   explicit SizeProgram(std::vector<std::string> symbols);

@@ -19,11 +19,11 @@ namespace dynaflow::text {
 struct Value {
   enum class Kind : uint8_t { kNone, kBool, kInt, kFloat, kString, kRef, kName, kList, kCall };
   Kind kind = Kind::kNone;
-  int64_t integer = 0;        // kBool (0 or 1), kInt
-  double real = 0;            // kFloat
-  std::string name;           // kString: the text; kRef, kName, kCall: the name
-  std::vector<Value> items;   // kList, kCall
-  int line = 0;               // where it was read, for errors; ignored by ==
+  int64_t integer = 0;       // kBool (0 or 1), kInt
+  double real = 0;           // kFloat
+  std::string name;          // kString: the text; kRef, kName, kCall: the name
+  std::vector<Value> items;  // kList, kCall
+  int line = 0;              // where it was read, for errors; ignored by ==
   int column = 0;
 
   static Value none() { return {}; }
@@ -73,7 +73,7 @@ struct Section {
   Line header;
   std::vector<Line> lines;
   int line = 0;
-  std::string raw;   // the section's lines as they stand in the text, comments included
+  std::string raw;  // the section's lines as they stand in the text, comments included
 
   bool operator==(const Section& other) const;
 };

@@ -20,7 +20,9 @@ def load_adapter(folder: Path | None = None) -> None:
     folder = folder or Path(__file__).parent
     library = folder / LIBRARY
     if not library.exists():
-        raise LoadError(f"{LIBRARY} is not in {folder}. Build it, in DynaFlow's source folder:\n  {REBUILD}")
+        raise LoadError(
+            f"{LIBRARY} is not in {folder}. Build it, in DynaFlow's source folder:\n  {REBUILD}"
+        )
     built_for = _release((library.with_suffix(".version")).read_text(encoding="utf-8"))
     running = _release(torch.__version__)
     if built_for != running:

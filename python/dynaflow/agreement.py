@@ -1,6 +1,7 @@
 """Ranks agree on a plan's collectives before it runs.
 
-Through the group's store, never through a collective: a collective would hang in the very case this is for.
+Through the group's store, never through a collective: a collective would hang in the very case this
+is for.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ DEFAULT_TIMEOUT_S = 60.0
 def agree(group_name: str, lines: Sequence[str], timeout_s: float | None = None) -> None:
     """Returns once every rank of the group has published the same `lines`.
 
-    Raises AgreementError that shows the first difference, or names the ranks that published nothing within
-    `timeout_s` (default: the group's timeout, at most a minute).
+    Raises AgreementError that shows the first difference, or names the ranks that published nothing
+    within `timeout_s` (default: the group's timeout, at most a minute).
     """
     group = resolve(group_name)
     rank, size = group.rank(), group.size()
@@ -41,7 +42,9 @@ def agree(group_name: str, lines: Sequence[str], timeout_s: float | None = None)
     for other, theirs in enumerate(digests):
         if theirs != digest:
             other_text = store.get(f"{prefix}/text/{other}").decode()
-            raise AgreementError(_difference(group_name, ordinal, rank, lines, other, other_text.split("\n")))
+            raise AgreementError(
+                _difference(group_name, ordinal, rank, lines, other, other_text.split("\n"))
+            )
 
 
 def _collect(
@@ -60,18 +63,27 @@ def _collect(
     if missing:
         ranks = ", ".join(map(str, missing))
         raise AgreementError(
-            f"rank {ranks} of group '{group_name}' made no plan number {ordinal} within {timeout_s:g} s; "
-            "it may have failed, or run other code (a graph break on one rank only, another batch size)"
+            f"rank {ranks} of group '{group_name}' made no plan number {ordinal} within "
+            f"{timeout_s:g} s; it may have failed, or run other code (a graph break on one rank "
+            "only, another batch size)"
         )
     return [store.get(key).decode() for key in keys]
 
 
 def _difference(
-    group_name: str, ordinal: int, rank: int, lines: Sequence[str], other: int, other_lines: Sequence[str]
+    group_name: str,
+    ordinal: int,
+    rank: int,
+    lines: Sequence[str],
+    other: int,
+    other_lines: Sequence[str],
 ) -> str:
     pairs = itertools.zip_longest(lines, other_lines, fillvalue="(nothing)")
-    number, (mine, theirs) = next((i, pair) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1])
+    number, (mine, theirs) = next(
+        (i, pair) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1]
+    )
     return (
-        f"ranks {rank} and {other} of group '{group_name}' would run different plans (number {ordinal}). "
+        f"ranks {rank} and {other} of group '{group_name}' would run different plans "
+        f"(number {ordinal}). "
         f"First difference, line {number}:\n  rank {rank}: {mine}\n  rank {other}: {theirs}"
     )

@@ -31,10 +31,11 @@ def compile(
 ) -> Any:
     """`model` with its forward pass captured, scheduled by `strategy` and replayed from C++.
 
-    A module comes back as an object of its own class that shares everything with it: parameters, hooks,
-    attributes, `state_dict` keys. A function comes back as a function. `dynamic_dims` are the dimensions of
-    every tensor argument that may change between calls; dimension 0 is the batch. `options` are those of a
-    strategy given by name, and `serial`, `skip_collectives` and `agree_timeout_s`.
+    A module comes back as an object of its own class that shares everything with it: parameters,
+    hooks, attributes, `state_dict` keys. A function comes back as a function. `dynamic_dims` are
+    the dimensions of every tensor argument that may change between calls; dimension 0 is the batch.
+    `options` are those of a strategy given by name, and `serial`, `skip_collectives` and
+    `agree_timeout_s`.
     """
     strategy, own = read_options(strategy, options)
     if SETTINGS.disabled:
@@ -71,7 +72,9 @@ def session_of(compiled: Any) -> Session:
     """The session behind what df.compile returned. Raises TypeError for anything else."""
     session = getattr(type(compiled), SESSION, None) or getattr(compiled, SESSION, None)
     if not isinstance(session, Session):
-        raise TypeError(f"{type(compiled).__name__} is not something that dynaflow.compile returned")
+        raise TypeError(
+            f"{type(compiled).__name__} is not something that dynaflow.compile returned"
+        )
     return session
 
 
@@ -81,18 +84,27 @@ def original_of(model: Any) -> Any:
 
 
 def _name(model: Any) -> str:
-    return type(model).__name__ if isinstance(model, torch.nn.Module) else getattr(model, "__name__", "function")
+    return (
+        type(model).__name__
+        if isinstance(model, torch.nn.Module)
+        else getattr(model, "__name__", "function")
+    )
 
 
-def _compiled_function(function: Callable[..., Any], session: Session, dims: tuple[int, ...]) -> Callable[..., Any]:
+def _compiled_function(
+    function: Callable[..., Any], session: Session, dims: tuple[int, ...]
+) -> Callable[..., Any]:
     """`function` through Dynamo and our backend; tensor arguments are marked dynamic on the way."""
     inner = function
     if trace_rules.check(function):
-        # Dynamo skips the frames of torch's own modules; a frame of the caller's makes it look inside.
+        # Dynamo skips the frames of torch's own modules; a frame of the caller's makes it look
+        # inside.
         inner = external_utils.wrap_inline(function)
     # Other compilations of the same code have guard lists of their own, where torch offers that.
     isolated = {"isolate_recompiles": True} if "isolate_recompiles" in _COMPILE_OPTIONS else {}
-    compiled = torch.compile(inner, backend=lambda gm, inputs: compile_graph(gm, inputs, session), **isolated)
+    compiled = torch.compile(
+        inner, backend=lambda gm, inputs: compile_graph(gm, inputs, session), **isolated
+    )
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -114,7 +126,8 @@ def _mark(values: Any, dims: tuple[int, ...]) -> None:
             if not hasattr(value, "_dynamo_weak_dynamic_indices"):
                 shape = value.shape
                 for dim in dims:
-                    # Sizes 0 and 1 behave differently from all others: they get graphs of their own.
+                    # Sizes 0 and 1 behave differently from all others: they get graphs of their
+                    # own.
                     if dim < len(shape) and shape[dim] > 1:
                         maybe_mark_dynamic(value, dim)
         elif type(value) in _CONTAINERS:
@@ -124,11 +137,15 @@ def _mark(values: Any, dims: tuple[int, ...]) -> None:
 _CONTAINERS = (list, tuple, dict)
 
 
-def _compiled_module(model: torch.nn.Module, session: Session, dims: tuple[int, ...]) -> torch.nn.Module:
-    """An object of a subclass of the model's class that shares its state, with a compiled `forward`.
+def _compiled_module(
+    model: torch.nn.Module, session: Session, dims: tuple[int, ...]
+) -> torch.nn.Module:
+    """An object of a subclass of the model's class that shares its state, with a compiled
+    `forward`.
 
-    `forward` is a property: it wins over a `forward` that someone put on the instance, and that one is then what
-    is compiled. Everything else is the model's own, hooks included, so code that takes the model takes this.
+    `forward` is a property: it wins over a `forward` that someone put on the instance, and that one
+    is then what is compiled. Everything else is the model's own, hooks included, so code that takes
+    the model takes this.
     """
     forward = _compiled_function(model.forward, session, dims)
 

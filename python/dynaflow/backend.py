@@ -20,9 +20,15 @@ from dynaflow.settings import SETTINGS
 
 
 def dynaflow(
-    gm: GraphModule, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None, **unknown: Any
+    gm: GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    **unknown: Any,
 ) -> Callable[..., Any]:
-    """`torch.compile(model, backend="dynaflow", dynamic=True, options={"strategy": "nanoflow", ...})`."""
+    """`torch.compile(model, backend="dynaflow", dynamic=True, options={"strategy": "nanoflow",
+    ...})`.
+    """
     if unknown:
         raise TypeError(f"backend 'dynaflow' takes options=, not {', '.join(sorted(unknown))}=")
     if SETTINGS.disabled:
@@ -32,12 +38,16 @@ def dynaflow(
     return compile_graph(gm, example_inputs, Session("graph", strategy, own))
 
 
-class _GradientsNeeded(Exception):
+class _GradientsNeededError(Exception):
     """AOTAutograd asked for a forward graph with a backward one."""
 
 
-def compile_graph(gm: GraphModule, example_inputs: Sequence[Any], session: Session) -> Callable[..., Any]:
-    """What runs instead of `gm`: its plans, or itself where DynaFlow cannot run it (with one warning)."""
+def compile_graph(
+    gm: GraphModule, example_inputs: Sequence[Any], session: Session
+) -> Callable[..., Any]:
+    """What runs instead of `gm`: its plans, or itself where DynaFlow cannot run it (with one
+    warning).
+    """
     if _needs_gradients(gm, example_inputs):
         session.fall_back(GRADIENTS)
         return gm.forward
@@ -48,17 +58,22 @@ def compile_graph(gm: GraphModule, example_inputs: Sequence[Any], session: Sessi
         metadata = None if context is None else context.fw_metadata
         static = () if metadata is None else metadata.static_input_indices or ()
         captured = capture(aot, static, session.graph_name(), session.options.skip_collectives)
-        log.info("captured %s: %d ops, batch %s", captured.name, captured.ops, captured.batch.symbol or "static")
+        log.info(
+            "captured %s: %d ops, batch %s",
+            captured.name,
+            captured.ops,
+            captured.batch.symbol or "static",
+        )
         compiled = CompiledGraph(captured, aot, session, reason)
         session.graphs.append(compiled)
         return make_boxed_func(aot.forward) if session.capture_only else compiled
 
     def training(aot: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
-        raise _GradientsNeeded
+        raise _GradientsNeededError
 
     try:
         return aot_autograd(fw_compiler=training, inference_compiler=inference)(gm, example_inputs)
-    except _GradientsNeeded:
+    except _GradientsNeededError:
         session.fall_back(GRADIENTS)
     except CaptureError as error:
         session.fall_back(str(error))
@@ -66,7 +81,9 @@ def compile_graph(gm: GraphModule, example_inputs: Sequence[Any], session: Sessi
 
 
 def _needs_gradients(gm: GraphModule, inputs: Sequence[Any]) -> bool:
-    """Whether AOTAutograd would trace a backward graph. A graph that turns gradients off itself decides later."""
+    """Whether AOTAutograd would trace a backward graph. A graph that turns gradients off itself
+    decides later.
+    """
     if not torch.is_grad_enabled():
         return False
     if not any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs):

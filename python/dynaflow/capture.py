@@ -26,7 +26,14 @@ from dynaflow.capture_nodes import (
     storage_source,
 )
 from dynaflow.capture_opaque import Hole, OpaqueOps
-from dynaflow.capture_schema import constant_of_type, facts, named_constant, quote
+from dynaflow.capture_schema import (
+    call_argument,
+    constant_of_type,
+    facts,
+    named_constant,
+    quote,
+    without_dropout,
+)
 from dynaflow.capture_sizes import Sizes, SizeSymbol, is_size
 from dynaflow.errors import CaptureError
 
@@ -50,19 +57,25 @@ class Captured:
 
 
 def capture(
-    gm: GraphModule, static_inputs: Sequence[int] = (), name: str = "graph", skip_collectives: bool = False
+    gm: GraphModule,
+    static_inputs: Sequence[int] = (),
+    name: str = "graph",
+    skip_collectives: bool = False,
 ) -> Captured:
-    """The text of `gm`, a functional graph of dispatcher calls with fake values in its nodes' metadata.
+    """The text of `gm`, a functional graph of dispatcher calls with fake values in its nodes'
+    metadata.
 
-    `static_inputs` are the positions of parameters and buffers. `skip_collectives` leaves communication out:
-    results are then wrong by design; it is for measuring.
-    Raises CaptureError for what has no text form.
+    `static_inputs` are the positions of parameters and buffers. `skip_collectives` leaves
+    communication out: results are then wrong by design; it is for measuring. Raises CaptureError
+    for what has no text form.
     """
     return _Capture(gm, frozenset(static_inputs), skip_collectives).run(name)
 
 
 class _Capture:
-    def __init__(self, gm: GraphModule, static_inputs: frozenset[int], skip_collectives: bool) -> None:
+    def __init__(
+        self, gm: GraphModule, static_inputs: frozenset[int], skip_collectives: bool
+    ) -> None:
         self.gm = gm
         self.static_inputs = static_inputs
         self.skip_collectives = skip_collectives
@@ -86,7 +99,9 @@ class _Capture:
             elif node.op == "output":
                 self._output(node)
             elif node.op != "placeholder":
-                raise CaptureError(f"{node.format_node()}: a graph of dispatcher calls has no {node.op}")
+                raise CaptureError(
+                    f"{node.format_node()}: a graph of dispatcher calls has no {node.op}"
+                )
         self.sizes.check_bound()
         return Captured(
             name=name,
@@ -103,7 +118,11 @@ class _Capture:
         )
 
     def _text(self, name: str, batch: BatchChoice) -> str:
-        attrs = f"batch={batch.symbol}, tokens={batch.tokens}" if batch.symbol else f"tokens={batch.tokens}"
+        attrs = (
+            f"batch={batch.symbol}, tokens={batch.tokens}"
+            if batch.symbol
+            else f"tokens={batch.tokens}"
+        )
         head = [f"graph: {identifier(name)} {{{attrs}}}"]
         head += [f"  {symbol.line()}" for symbol in self.sizes.symbols.values()]
         head += [f"  equal({left}, {right})" for left, right in self.sizes.equal]
@@ -155,7 +174,9 @@ class _Capture:
         for item in pytree.tree_leaves(node.args[0], is_leaf=lambda leaf: leaf is None):
             text = self._argument(item, "")
             texts.append(text)
-            self.outputs.append("none" if text == "none" else "tensor" if text.startswith("%") else "size")
+            self.outputs.append(
+                "none" if text == "none" else "tensor" if text.startswith("%") else "size"
+            )
         self.lines.append(f"output({', '.join(texts)})")
 
     def _dispatcher_call(self, node: Node) -> None:
@@ -167,18 +188,24 @@ class _Capture:
         if known.collective:
             group = self._group(node)
             attrs += ["kind=collective", f"group={quote(group)}"]
-        written = [name for i, arg in enumerate(known.arguments) if arg.written
-                   for name in self._names(self._value(node, i))]
+        written = [
+            name
+            for i, arg in enumerate(known.arguments)
+            if arg.written
+            for name in self._names(call_argument(node, i))
+        ]
         names, metas, aliases = self._results(node)
         if not known.collective and not written and aliases and all(aliases):
             attrs.append("kind=view")
         elif is_python_op(node.target):
             attrs.append("kind=opaque")
         if any(aliases):
-            attrs.append(f"alias=[{', '.join(f'%{alias}' if alias else 'none' for alias in aliases)}]")
+            attrs.append(
+                f"alias=[{', '.join(f'%{alias}' if alias else 'none' for alias in aliases)}]"
+            )
         if written:
             attrs.append(f"writes=[{', '.join(f'%{name}' for name in written)}]")
-        if known.random and not self._without_dropout(node):
+        if known.random and not without_dropout(node):
             attrs.append("random=true")
         if known.host_sync and has_unknown_size(node):
             attrs.append("host_sync=true")
@@ -187,13 +214,15 @@ class _Capture:
         self._line(node, names, metas, known.target, args, attrs)
 
     def _skipped(self, node: Node, collective: bool) -> bool:
-        """Writes a stand-in for a collective, and for the copy of its result back into its source."""
+        """Writes a stand-in for a collective, and for the copy of its result into its source."""
         if collective:
             target, more, view = stand_in(node)
             source = node.args[0]
             if target == "aten.narrow.default":
                 more = [*more, self.sizes.text(node.meta["val"].shape[0])]
-        elif node.target._opname == "copy" and storage_source(node.args[0]) is storage_source(node.args[1]):
+        elif node.target._opname == "copy" and storage_source(node.args[0]) is storage_source(
+            node.args[1]
+        ):
             target, more, view, source = "aten.alias.default", [], True, node.args[1]
         else:
             return False
@@ -211,7 +240,9 @@ class _Capture:
         items = list(value) if several else [value]
         kept = [i for i, item in enumerate(items) if isinstance(item, torch.Tensor)]
         if any(item is not None and i not in kept for i, item in enumerate(items)):
-            raise CaptureError(f"{node.name} = {node.target} returns something that is not a tensor")
+            raise CaptureError(
+                f"{node.name} = {node.target} returns something that is not a tensor"
+            )
         names = [f"{node.name}.{i}" if several else node.name for i in kept]
         metas = [self._meta(items[i]) for i in kept]
         args, kwargs = pytree.tree_map_only(Node, self._hole, (node.args, node.kwargs))
@@ -228,10 +259,18 @@ class _Capture:
             return Hole("SymInt", node)
         if node.op == "get_attr":
             return self.gm.get_submodule(str(node.target))
-        raise CaptureError(f"{node.name} ({type(value).__name__}) cannot be an argument of an opaque op")
+        raise CaptureError(
+            f"{node.name} ({type(value).__name__}) cannot be an argument of an opaque op"
+        )
 
     def _line(
-        self, node: Node, names: list[str], metas: list[str], target: str, args: list[str], attrs: list[str]
+        self,
+        node: Node,
+        names: list[str],
+        metas: list[str],
+        target: str,
+        args: list[str],
+        attrs: list[str],
     ) -> None:
         self.values[node] = names
         self.ops += 1
@@ -249,47 +288,33 @@ class _Capture:
         for tensor in tensors:
             if not isinstance(tensor, torch.Tensor):
                 raise CaptureError(f"{node.name} = {node.target} returns a {type(tensor).__name__}")
-        names = [f"{node.name}.{i}" for i in range(len(tensors))] if several else [node.name] * len(tensors)
+        names = [f"{node.name}.{i}" if several else node.name for i in range(len(tensors))]
         metas = [self._meta(tensor) for tensor in tensors]
         return names, metas, [self._alias(node, i, tensor) for i, tensor in enumerate(tensors)]
 
     def _alias(self, node: Node, index: int, result: torch.Tensor) -> str:
-        """The argument whose storage a result has. `reshape` and its like decide by the tensors themselves."""
+        """The argument whose storage a result has: `reshape` and its like decide case by case."""
         known = facts(node.target)
         if not known.returns_alias[min(index, len(known.returns_alias) - 1)]:
             return ""
         for i, argument in enumerate(known.arguments):
-            value = self._value(node, i) if argument.shared else None
+            value = call_argument(node, i) if argument.shared else None
             for item in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(item, Node) and storage(item.meta.get("val")) == storage(result):
                     return self._names(item)[0]
         return ""
 
-    def _without_dropout(self, node: Node) -> bool:
-        """Whether an attention kernel, tagged as random for the sake of its dropout, is called with none."""
-        arguments = facts(node.target).arguments
-        return any(arg.name == "dropout_p" and self._value(node, i) == 0 for i, arg in enumerate(arguments))
-
-    def _value(self, node: Node, index: int) -> Any:
-        """The value of the schema's argument `index`, its default where the call leaves it out."""
-        argument = facts(node.target).arguments[index]
-        if not argument.kwarg_only and index < len(node.args):
-            return node.args[index]
-        if argument.name in node.kwargs:
-            return node.kwargs[argument.name]
-        if not argument.has_default:
-            raise CaptureError(f"{node.name} = {node.target} has no argument '{argument.name}'")
-        return argument.default
-
     def _schema_argument(self, node: Node, index: int) -> str:
         argument = facts(node.target).arguments[index]
-        value = self._value(node, index)
+        value = call_argument(node, index)
         if argument.name in ("group_name", "group"):
             return quote(self._group(node))
         try:
             return constant_of_type(argument.type, value) or self._argument(value, argument.type)
         except CaptureError as error:
-            raise CaptureError(f"{node.name} = {node.target}, argument '{argument.name}': {error}") from None
+            raise CaptureError(
+                f"{node.name} = {node.target}, argument '{argument.name}': {error}"
+            ) from None
 
     def _argument(self, value: Any, schema_type: str) -> str:
         if isinstance(value, Node):
@@ -320,7 +345,9 @@ class _Capture:
         value = node.meta.get("val")
         if isinstance(value, (int, float, torch.SymInt)):
             return self._argument(value, schema_type)
-        raise CaptureError(f"{node.name} ({type(value).__name__}) is neither a tensor nor an integer size")
+        raise CaptureError(
+            f"{node.name} ({type(value).__name__}) is neither a tensor nor an integer size"
+        )
 
     def _names(self, value: Any) -> list[str]:
         items = value if isinstance(value, (list, tuple)) else [value]
@@ -350,12 +377,16 @@ class _Capture:
 
     def _group(self, node: Node) -> str:
         known = facts(node.target)
-        index = next(i for i, arg in enumerate(known.arguments) if arg.name in ("group_name", "group"))
-        value = self._value(node, index)
+        index = next(
+            i for i, arg in enumerate(known.arguments) if arg.name in ("group_name", "group")
+        )
+        value = call_argument(node, index)
         if isinstance(value, Node):
             value = value.meta.get("val")
         name = value if isinstance(value, str) else getattr(value, "group_name", None)
         if not isinstance(name, str):
-            raise CaptureError(f"{node.name} = {node.target}: its process group is {value!r}, which has no name")
+            raise CaptureError(
+                f"{node.name} = {node.target}: its process group is {value!r}, which has no name"
+            )
         self.groups.setdefault(name)
         return name

@@ -27,15 +27,18 @@ class BatchChoice:
 def choose_batch(sizes: Sizes, inputs: Sequence[torch.Tensor]) -> BatchChoice:
     """Finds the batch among the user's tensor arguments and unifies its other names.
 
-    The batch is the symbol of dimension 0 of the first input that has one there. Inputs that were traced with
-    another symbol of the same value (a mask beside the token ids) are taken to share it; runs check that.
+    The batch is the symbol of dimension 0 of the first input that has one there. Inputs that were
+    traced with another symbol of the same value (a mask beside the token ids) are taken to share
+    it; runs check that.
     """
     candidates = [(tensor, sizes.raw(tensor.shape[0])) for tensor in inputs if tensor.dim() > 0]
     symbolic = [(tensor, dim) for tensor, dim in candidates if isinstance(dim, sympy.Symbol)]
     if not symbolic:
         one_row = bool(candidates) and candidates[0][1] == 1
         return BatchChoice(
-            why_none="no input has a dynamic dimension 0", tokens=_tokens(sizes, inputs, None), one_row=one_row
+            why_none="no input has a dynamic dimension 0",
+            tokens=_tokens(sizes, inputs, None),
+            one_row=one_row,
         )
     leader, batch = symbolic[0]
     own = {sizes.raw(size) for size in leader.shape[1:]}
@@ -46,15 +49,17 @@ def choose_batch(sizes: Sizes, inputs: Sequence[torch.Tensor]) -> BatchChoice:
     broken = _guard_against_parts(sizes, batch)
     if broken:
         return BatchChoice(
-            why_none=f"the graph holds only where {broken}, which parts of the batch may not satisfy",
+            why_none=f"the graph holds only where {broken}, which a part of the batch may break",
             tokens=_tokens(sizes, inputs, None),
         )
     return BatchChoice(symbol=sizes.text(leader.shape[0]), tokens=_tokens(sizes, inputs, batch))
 
 
 def _tokens(sizes: Sizes, inputs: Sequence[torch.Tensor], batch: sympy.Symbol | None) -> str:
-    """batch * sequence when the first integer matrix is [batch, sequence], else batch."""
-    matrices = [t for t in inputs if t.dim() == 2 and not t.is_floating_point() and not t.is_complex()]
+    """Batch * sequence when the first integer matrix is [batch, sequence], else batch."""
+    matrices = [
+        t for t in inputs if t.dim() == 2 and not t.is_floating_point() and not t.is_complex()
+    ]
     rows = None if batch is None else str(batch)
     if not matrices:
         return rows or "1"
@@ -77,10 +82,18 @@ def _guard_against_parts(sizes: Sizes, batch: sympy.Symbol) -> str:
         expr = env.replace(guard.expr)
         others = {symbol: env.backed_var_to_val.get(symbol) for symbol in expr.free_symbols}
         renamed = {str(batch), *(other for other, _ in sizes.equal)}
-        if not any(str(symbol) in renamed for symbol in expr.free_symbols) or None in others.values():
+        if (
+            not any(str(symbol) in renamed for symbol in expr.free_symbols)
+            or None in others.values()
+        ):
             continue
         for row in rows:
-            values = {symbol: row if str(symbol) in renamed else hint for symbol, hint in others.items()}
-            if expr.xreplace({symbol: sympy.Integer(value) for symbol, value in values.items()}) == sympy.false:
+            values = {
+                symbol: row if str(symbol) in renamed else hint for symbol, hint in others.items()
+            }
+            if (
+                expr.xreplace({symbol: sympy.Integer(value) for symbol, value in values.items()})
+                == sympy.false
+            ):
                 return str(expr)
     return ""

@@ -1,4 +1,4 @@
-"""What an FX node says beside its call: where it comes from, which storage it has, which numbers."""
+"""What an FX node says beside its call: its origin, its storage, its numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ MARK_PREFIX = "dynaflow.mark."
 
 # Checks of sizes that Dynamo's guards have made before the graph runs.
 SIZE_CHECKS = frozenset(
-    ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
+    (
+        "_assert_scalar",
+        "_assert_tensor_metadata",
+        "sym_constrain_range",
+        "sym_constrain_range_for_size",
+    )
 )
 
 
@@ -50,7 +55,8 @@ def is_python_op(op: OpOverload) -> bool:
 def has_unknown_size(node: Node) -> bool:
     """Whether the op makes a size or a number that only the run knows: the host must wait for it.
 
-    The tag alone does not tell: index.Tensor carries it, but only a mask among its indices needs it.
+    The tag alone does not tell: index.Tensor carries it, but only a mask among its indices needs
+    it.
     """
     for value in pytree.tree_leaves(node.meta.get("val")):
         if isinstance(value, torch.Tensor):
@@ -62,6 +68,7 @@ def has_unknown_size(node: Node) -> bool:
 
 
 def print_float(value: float) -> str:
+    """A float in the grammar of the text forms."""
     if math.isnan(value):
         return "nan"
     if math.isinf(value):
@@ -93,7 +100,9 @@ def origin_attrs(node: Node) -> list[str]:
 
 
 def _class_chain(path: str, stack: list[tuple[str, Any]]) -> str:
-    """The class at each component of the path, "-" where it is a mere container: one entry a component."""
+    """The class at each component of the path, "-" where it is a mere container: one entry a
+    component.
+    """
     chain = ["-"] * len(path.split("."))
     for source, kind in stack:
         prefix = module_path(source)
@@ -104,7 +113,7 @@ def _class_chain(path: str, stack: list[tuple[str, Any]]) -> str:
 
 def module_path(source: str) -> str:
     """ "model.layers.0.mlp" from how Dynamo writes it: "L['self'].model.layers['0'].mlp"."""
-    path = re.sub(r"\._modules\b", "", source)
+    path = re.sub(r"\._modules\b|\.?\b__self__\b", "", source)
     path = re.sub(r"^[LG]\[['\"](\w+)['\"]\]", "", path)
     path = re.sub(r"\[['\"]?([^\]'\"]+)['\"]?\]", r".\1", path)
     path = re.sub(r"\.__(?:closure|kwdefaults|defaults)__(?:\.\d+)?(?:\.cell_contents)?", "", path)
@@ -117,12 +126,14 @@ def _class_name(kind: Any) -> str:
 
 
 def stand_in(node: Node) -> tuple[str, list[str], bool]:
-    """A communication-free op of the same result shape: target, further arguments, whether it is a view."""
+    """An op of the same result shape that does not communicate: target, further arguments, and
+    whether it is a view.
+    """
     name = node.target._opname
     source, result = node.args[0].meta["val"], node.meta["val"]
-    if name in ("all_reduce", "all_reduce_", "broadcast", "broadcast_", "all_to_all_single"):
-        if isinstance(result, torch.Tensor) and source.shape == result.shape:
-            return "aten.alias.default", [], True
+    kept = ("all_reduce", "all_reduce_", "broadcast", "broadcast_", "all_to_all_single")
+    if name in kept and source.shape == result.shape:
+        return "aten.alias.default", [], True
     if name == "all_gather_into_tensor":
         repeats = [str(node.args[1]), *["1"] * (source.dim() - 1)]
         return "aten.repeat.default", [f"[{', '.join(repeats)}]"], False
@@ -134,7 +145,9 @@ def stand_in(node: Node) -> tuple[str, list[str], bool]:
 def storage_source(node: Node) -> Node:
     """The node whose storage `node` has once collectives are left out."""
     while node.op == "call_function" and isinstance(node.target, OpOverload) and node.args:
-        follows = node.target.namespace == "_c10d_functional" or node.target._opname == "_unsafe_view"
+        follows = (
+            node.target.namespace == "_c10d_functional" or node.target._opname == "_unsafe_view"
+        )
         returns = facts(node.target).returns_alias
         if not follows and not (returns and returns[0]):
             break

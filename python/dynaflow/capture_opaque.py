@@ -20,15 +20,20 @@ class OpaqueOps:
         self._library = torch.library.Library(NAMESPACE, "FRAGMENT")
         weakref.finalize(self, self._library._destroy).atexit = False
 
-    def wrap(self, call: Callable[..., Any], args: Any, kwargs: Any, kept: list[int]) -> tuple[str, list[Any]]:
+    def wrap(
+        self, call: Callable[..., Any], args: Any, kwargs: Any, kept: list[int]
+    ) -> tuple[str, list[Any]]:
         """Registers `call(*args, **kwargs)` with tensors and sizes as its parameters.
 
-        The op returns those of the call's results that are at the positions `kept`, which are tensors.
+        The op returns those of the call's results that are at the positions `kept`, which are
+        tensors.
 
-        `args` and `kwargs` hold `Hole`s where a call differs from the next. Returns the op's target and the
-        holes' contents in the order of its parameters.
+        `args` and `kwargs` hold `Hole`s where a call differs from the next. Returns the op's target
+        and the holes' contents in the order of its parameters.
         """
-        leaves, spec = pytree.tree_flatten((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Hole))
+        leaves, spec = pytree.tree_flatten(
+            (args, kwargs), is_leaf=lambda leaf: isinstance(leaf, Hole)
+        )
         holes = [(i, leaf) for i, leaf in enumerate(leaves) if isinstance(leaf, Hole)]
         parameters = ", ".join(f"{hole.type} a{n}" for n, (_, hole) in enumerate(holes))
         returns = "(" + ", ".join(["Tensor"] * len(kept)) + ")"
@@ -49,7 +54,11 @@ class Hole:
 
 
 def _implementation(
-    call: Callable[..., Any], leaves: Sequence[Any], places: Sequence[int], spec: pytree.TreeSpec, kept: list[int]
+    call: Callable[..., Any],
+    leaves: Sequence[Any],
+    places: Sequence[int],
+    spec: pytree.TreeSpec,
+    kept: list[int],
 ) -> Callable[..., Any]:
     template = [None if isinstance(leaf, Hole) else leaf for leaf in leaves]
 
@@ -60,7 +69,10 @@ def _implementation(
         args, kwargs = pytree.tree_unflatten(filled, spec)
         result = call(*args, **kwargs)
         several = [result] if isinstance(result, torch.Tensor) or result is None else list(result)
-        fresh = _unshared([several[i] for i in kept], [value for value in values if isinstance(value, torch.Tensor)])
+        fresh = _unshared(
+            [several[i] for i in kept],
+            [value for value in values if isinstance(value, torch.Tensor)],
+        )
         return fresh[0] if len(fresh) == 1 else tuple(fresh)
 
     return run

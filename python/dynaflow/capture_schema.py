@@ -9,10 +9,18 @@ from typing import Any
 import torch
 from torch import Tag
 from torch._ops import OpOverload
+from torch.fx import Node
+
+from dynaflow.errors import CaptureError
 
 # Schemas give defaults of these types as integers.
 _LAYOUTS = {0: "strided", 1: "sparse_coo", 2: "sparse_csr", 3: "mkldnn"}
-_MEMORY_FORMATS = {0: "contiguous_format", 1: "preserve_format", 2: "channels_last", 3: "channels_last_3d"}
+_MEMORY_FORMATS = {
+    0: "contiguous_format",
+    1: "preserve_format",
+    2: "channels_last",
+    3: "channels_last_3d",
+}
 
 
 def quote(text: str) -> str:
@@ -47,6 +55,8 @@ def constant_of_type(schema_type: str, value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Argument:
+    """A parameter of an operator."""
+
     name: str
     type: str  # as the schema writes it: "Tensor", "Optional[float]", "List[int]"
     kwarg_only: bool
@@ -63,14 +73,17 @@ class OpFacts:
     target: str  # "aten.mm.default"
     out_target: str  # "aten.mm.out", or empty
     arguments: tuple[Argument, ...]
-    returns_alias: tuple[bool, ...]  # by return: it may share storage with an argument marked `shared`
+    returns_alias: tuple[
+        bool, ...
+    ]  # by return: it may share storage with an argument marked `shared`
     random: bool
     host_sync: bool
     collective: bool
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def facts(op: OpOverload) -> OpFacts:
+    """What the overload's schema and tags say."""
     schema = op._schema
     return OpFacts(
         target=target_name(op),
@@ -81,6 +94,24 @@ def facts(op: OpOverload) -> OpFacts:
         host_sync=Tag.data_dependent_output in op.tags or Tag.dynamic_output_shape in op.tags,
         collective=op.namespace == "_c10d_functional" and "wait_tensor" not in op._opname,
     )
+
+
+def call_argument(node: Node, index: int) -> Any:
+    """The value of the schema's argument `index`, its default where the call leaves it out."""
+    argument = facts(node.target).arguments[index]
+    if not argument.kwarg_only and index < len(node.args):
+        return node.args[index]
+    if argument.name in node.kwargs:
+        return node.kwargs[argument.name]
+    if not argument.has_default:
+        raise CaptureError(f"{node.name} = {node.target} has no argument '{argument.name}'")
+    return argument.default
+
+
+def without_dropout(node: Node) -> bool:
+    """Whether an attention kernel, tagged as random for its dropout's sake, is called with none."""
+    arguments = enumerate(facts(node.target).arguments)
+    return any(arg.name == "dropout_p" and call_argument(node, i) == 0 for i, arg in arguments)
 
 
 def target_name(op: OpOverload) -> str:

@@ -64,6 +64,7 @@ class SizeSymbol:
     dimension: tuple[int, int] | None = None  # else a dimension of a tensor argument
 
     def line(self) -> str:
+        """The symbol's line in a graph's text."""
         attrs = [f"min={self.min}"]
         if self.max is not None:
             attrs.append(f"max={self.max}")
@@ -94,6 +95,7 @@ class Sizes:
         return expr.xreplace(self._substitutions) if self._substitutions else expr
 
     def text(self, value: Any) -> str:
+        """The text of a size; its symbols become the graph's."""
         expr = self.expr(value)
         if isinstance(expr, int):
             return str(expr)
@@ -119,7 +121,11 @@ class Sizes:
 
     def raw(self, value: Any) -> sympy.Expr | int:
         """The expression before any substitution."""
-        return value.node.expr if isinstance(value, torch.SymInt) and is_symbolic(value) else int(value)
+        return (
+            value.node.expr
+            if isinstance(value, torch.SymInt) and is_symbolic(value)
+            else int(value)
+        )
 
     def unify(self, other: sympy.Symbol, symbol: sympy.Symbol) -> None:
         """From now on `other` is written as `symbol`; runs check that both have one value."""
@@ -141,7 +147,9 @@ class Sizes:
         if hint is None:
             raise CaptureError(f"the size {name} depends on data: only a run knows it")
         bounds = env.var_to_range[symbol]
-        self.symbols[name] = SizeSymbol(name, _bound(bounds.lower) or 0, _bound(bounds.upper), int(hint))
+        self.symbols[name] = SizeSymbol(
+            name, _bound(bounds.lower) or 0, _bound(bounds.upper), int(hint)
+        )
 
 
 def _bound(value: Any) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dynaflow.api import session_of
 from dynaflow.plans import CompiledGraph, Plan
+from dynaflow.strategy import Strategy, make_strategy
 
 
 @contextmanager
@@ -19,9 +20,10 @@ def run_mode(
 ) -> Iterator[None]:
     """Calls of `compiled` in the block run its present plans in another way.
 
-    `serial`: every kernel ends before the next starts. `poison`: planned memory is filled with NaN first.
-    `delays_us`: given a plan's number of runs, how long to sleep before each of them.
-    A correct plan gives the same bits whatever is asked for here. Plans that the block itself makes run as usual.
+    `serial`: every kernel ends before the next starts. `poison`: planned memory is filled with NaN
+    first. `delays_us`: given a plan's number of runs, how long to sleep before each of them. A
+    correct plan gives the same bits whatever is asked for here. Plans that the block itself makes
+    run as usual.
     """
     changed = []
     for graph in session_of(compiled).graphs:
@@ -38,6 +40,23 @@ def run_mode(
 
 def _with(plan: Plan, serial: bool, poison: bool, delays: list[int]) -> Callable[..., Any]:
     return lambda tensors, values: plan.engine.run_with(tensors, values, serial, poison, delays)
+
+
+def replan(compiled: Any, strategy: str | Strategy) -> None:
+    """Drops every plan of `compiled`; its next calls make theirs by `strategy`, from the graphs it has captured.
+
+    For comparing strategies without capturing the model for each. Not while a call is under way; every rank
+    of a group must do the same.
+    """
+    session = session_of(compiled)
+    session.strategy = make_strategy(strategy, {})
+    for graph in session.graphs:
+        graph.drop_plans()
+
+
+def engine_for(compiled: Any, graph: CompiledGraph, plan_text: str) -> Any:
+    """An engine for a plan's text, perhaps changed by hand. Put in `Plan.engine`, `run_mode` runs it."""
+    return session_of(compiled).make_engine(plan_text, graph.captured)
 
 
 def plans(compiled: Any) -> list[tuple[CompiledGraph, Plan]]:

@@ -36,13 +36,14 @@ class DynaFlowWarning(UserWarning):
 
 
 _BY_PREFIX = {
-    kind.__name__: kind for kind in (ParseError, GraphError, ScheduleError, PlanError, ExecutionError)
+    kind.__name__: kind
+    for kind in (ParseError, GraphError, ScheduleError, PlanError, ExecutionError)
 }
 
 
 def typed(error: RuntimeError) -> RuntimeError:
     """The typed form of an error that crossed the torch adapter as text: "PlanError: ..."."""
     message = str(error)
-    prefix = message.partition(":")[0]
+    prefix, _, rest = message.partition(": ")
     kind = _BY_PREFIX.get(prefix)
-    return error if kind is None or isinstance(error, Error) else kind(message)
+    return error if kind is None or isinstance(error, Error) else kind(rest)

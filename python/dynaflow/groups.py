@@ -23,7 +23,9 @@ _PREFIX = "dynaflow/queue"
 
 @dataclass
 class Queue:
-    """Where a group's collectives are issued: a registered process group, and whether it is first in first out."""
+    """Where a group's collectives are issued: a registered process group, and whether it is first
+    in first out.
+    """
 
     group: str
     name: str
@@ -34,9 +36,10 @@ class Queue:
 def open_queue(group: str) -> Queue:
     """The queue for the process group of that name.
 
-    Gloo runs the collectives of one group on several threads, so that a small one overtakes a large one. Its
-    queue is therefore a Gloo group of ours over the same ranks with one thread. Every rank of the group must
-    call this. NCCL runs them in order; other backends are used as they are, one collective at a time.
+    Gloo runs the collectives of one group on several threads, so that a small one overtakes a large
+    one. Its queue is therefore a Gloo group of ours over the same ranks with one thread. Every rank
+    of the group must call this. NCCL runs them in order; other backends are used as they are, one
+    collective at a time.
     """
     original = resolve(group)
     backend = _cpu_backend(original)
@@ -51,7 +54,9 @@ def resolve(group: str) -> ProcessGroup:
     """The process group of that name. Raises CaptureError when this process has none."""
     found = _registered(group)
     if found is None:
-        raise CaptureError(f"the process group '{group}' of the captured graph does not exist in this process")
+        raise CaptureError(
+            f"the process group '{group}' of the captured graph does not exist in this process"
+        )
     return found
 
 
@@ -63,7 +68,9 @@ def group_timeout(group: ProcessGroup) -> timedelta:
 
 
 def _one_thread_gloo(name: str, original: ProcessGroup, backend: Any) -> ProcessGroup:
-    """A Gloo group over the ranks of `original`, registered under `name` for as long as it is referenced."""
+    """A Gloo group over the ranks of `original`, registered under `name` for as long as it is
+    referenced.
+    """
     store = _fresh_store(original, name)
     rank, size = original.rank(), original.size()
     options = dist.ProcessGroupGloo._Options()
@@ -83,7 +90,9 @@ def _one_thread_gloo(name: str, original: ProcessGroup, backend: Any) -> Process
 
 
 def _fresh_store(group: ProcessGroup, name: str) -> dist.Store:
-    """A part of the group's store that no earlier queue of this name has used; every rank counts its own."""
+    """A part of the group's store that no earlier queue of this name has used; every rank counts
+    its own.
+    """
     store = group.get_group_store()
     generation = store.add(f"{name}/generation/{group.rank()}", 1)
     return dist.PrefixStore(f"{name}/{generation}", store)

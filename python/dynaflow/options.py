@@ -12,16 +12,27 @@ from dynaflow.strategy import Strategy, make_strategy
 
 @dataclass(frozen=True)
 class Options:
-    serial: bool = False  # every kernel ends before the next starts: for comparing with overlapped runs
-    skip_collectives: bool = False  # leave communication out: results are wrong by design; for measuring
-    agree_timeout_s: float | None = None  # how long ranks wait for each other's plans
+    """What every compilation takes.
+
+    `serial`: every kernel ends before the next starts, for comparing with overlapped runs.
+    `skip_collectives`: communication is left out; results are wrong by design, for measuring.
+    `agree_timeout_s`: how long ranks wait for each other's plans.
+    """
+
+    serial: bool = False
+    skip_collectives: bool = False
+    agree_timeout_s: float | None = None
 
 
 OWN = tuple(field.name for field in fields(Options))
 
 
-def read_options(strategy: str | Strategy, given: Mapping[str, Any] | None) -> tuple[Strategy, Options]:
-    """The strategy and our own options. Raises ScheduleError that lists the valid ones for an unknown one."""
+def read_options(
+    strategy: str | Strategy, given: Mapping[str, Any] | None
+) -> tuple[Strategy, Options]:
+    """The strategy and our own options. Raises ScheduleError that lists the valid ones for an
+    unknown one.
+    """
     rest = dict(given or {})
     own = Options(**{name: rest.pop(name) for name in OWN if name in rest})
     _check_types(own)
@@ -37,4 +48,6 @@ def _check_types(options: Options) -> None:
             raise ScheduleError(f"option {name} is {getattr(options, name)!r}; use True or False")
     timeout = options.agree_timeout_s
     if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
-        raise ScheduleError(f"option agree_timeout_s is {timeout!r}; use a number of seconds above 0")
+        raise ScheduleError(
+            f"option agree_timeout_s is {timeout!r}; use a number of seconds above 0"
+        )

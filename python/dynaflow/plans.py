@@ -49,7 +49,9 @@ class CompiledGraph:
 
     _boxed_call = True  # it may clear the list, so that inputs are freed early
 
-    def __init__(self, captured: Captured, original: GraphModule, session: Session, reason: str) -> None:
+    def __init__(
+        self, captured: Captured, original: GraphModule, session: Session, reason: str
+    ) -> None:
         self.captured = captured
         self.graph = _core.apply_corrections(_core.parse_graph(captured.text))
         self.break_reason = reason  # why the graph ended where it does, or empty
@@ -67,6 +69,7 @@ class CompiledGraph:
         self._refused = False  # no engine could be made: the original runs
 
     def __call__(self, args: list[Any]) -> Any:
+        """Runs the plan for these sizes, made first where there is none. Clears `args`."""
         values = self._values_of(args)
         for plan in self.plans:
             if plan.accepts(*values):
@@ -77,6 +80,14 @@ class CompiledGraph:
             return self._original(*args)
         with _without_first_call_check():
             return self._run(made, args, values)
+
+    def drop_plans(self) -> None:
+        """The next calls make their plans anew. Not while a call is under way."""
+        with self._lock:
+            self.plans.clear()
+            self.partition = None
+            self.last = None
+            self._refused = False
 
     def _run(self, plan: Plan, args: list[Any], values: list[int]) -> Any:
         tensors = self._tensors_of(args)
@@ -90,11 +101,17 @@ class CompiledGraph:
 
     def _assemble(self, results: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[Any]:
         tensors, integers = iter(results), iter(sizes)
-        fill = {"tensor": lambda: next(tensors), "size": lambda: next(integers), "none": lambda: None}
+        fill = {
+            "tensor": lambda: next(tensors),
+            "size": lambda: next(integers),
+            "none": lambda: None,
+        }
         return [fill[kind]() for kind in self.captured.outputs]
 
     def _plan_for(self, values: list[int]) -> Plan | None:
-        """A plan for a bucket that has none yet; None when this graph does not hold for these sizes."""
+        """A plan for a bucket that has none yet; None when this graph does not hold for these
+        sizes.
+        """
         with self._lock:
             for plan in self.plans:
                 if plan.accepts(*values):
@@ -103,7 +120,9 @@ class CompiledGraph:
                 return None
             if not self._same_sizes(*values):
                 pairs = ", ".join(f"{a} = {b}" for a, b in self.captured.equal)
-                self._session.fall_back(f"{self.captured.name}: inputs disagree on the batch (it takes {pairs})")
+                self._session.fall_back(
+                    f"{self.captured.name}: inputs disagree on the batch (it takes {pairs})"
+                )
                 return None
             plan = self._make_plan(values)
             if plan is not None:
@@ -178,7 +197,9 @@ def _tensors_of(captured: Captured) -> Callable[[list[Any]], list[torch.Tensor]]
     return eval(f"lambda args: [{picks}]", {})
 
 
-def _accepts(captured: Captured, guards: Sequence[tuple[str, str, str, bool]]) -> Callable[..., bool]:
+def _accepts(
+    captured: Captured, guards: Sequence[tuple[str, str, str, bool]]
+) -> Callable[..., bool]:
     """A plan's guards, and the graph's equal sizes, as one function of the symbols' values.
 
     The texts are sizes in the core's grammar, which are Python expressions too.

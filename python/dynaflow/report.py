@@ -9,7 +9,6 @@ from typing import Any
 from dynaflow import _core
 from dynaflow.api import session_of
 from dynaflow.plans import CompiledGraph, Plan
-from dynaflow.session import Session
 from dynaflow.settings import SETTINGS
 
 
@@ -33,7 +32,9 @@ class Report:
 
 
 def report(compiled: Any) -> Report:
-    """The report on something that df.compile returned, as of now: plans are made as calls need them."""
+    """The report on something that df.compile returned, as of now: plans are made as calls need
+    them.
+    """
     if SETTINGS.disabled:
         return Report(name=type(compiled).__name__, strategy="none", disabled=True)
     session = session_of(compiled)
@@ -121,7 +122,10 @@ def _collectives(graph: CompiledGraph, plan: Plan) -> list[dict[str, Any]]:
 def _text(report: Report) -> list[str]:
     if report.disabled:
         return ["DynaFlow is disabled (DYNAFLOW_DISABLE)"]
-    lines = [f"{report.name}: strategy {report.strategy}, {len(report.graphs)} graphs"]
+    count = len(report.graphs)
+    lines = [
+        f"{report.name}: strategy {report.strategy}, {count} graph{'s' if count != 1 else ''}"
+    ]
     lines += [f"  broken: {report.broken}"] * bool(report.broken)
     lines += [f"  fallback: {reason}" for reason in report.fallbacks]
     for graph in report.graphs:
@@ -130,7 +134,11 @@ def _text(report: Report) -> list[str]:
 
 
 def _graph_text(graph: dict[str, Any]) -> list[str]:
-    batch = f"batch {graph['batch_symbol']}" if graph["batch_symbol"] else f"unsplit: {graph['why_no_batch']}"
+    batch = (
+        f"batch {graph['batch_symbol']}"
+        if graph["batch_symbol"]
+        else f"unsplit: {graph['why_no_batch']}"
+    )
     lines = [f"  graph {graph['name']}: {graph['ops']} ops, {batch}"]
     if graph["break_reason"]:
         lines.append(f"    ends at a graph break: {graph['break_reason'].splitlines()[0]}")
@@ -150,10 +158,22 @@ def _plan_text(plan: dict[str, Any]) -> list[str]:
     bucket = f" for {', '.join(plan['bucket'])}" if plan["bucket"] else ""
     streams = ", ".join(stream["name"] for stream in plan["streams"])
     segments = plan["segments"]
-    lines = [f"    plan '{plan['strategy']}'{bucket}: {plan['parts']} parts, {plan['runs']} runs on {streams}"]
-    lines.append(f"      segments: {segments['split']} split, {segments['merged']} merged, {segments['whole']} whole")
-    lines += [f"        merged {item['name']}: {item['reason']}" for item in segments["merged_because"]]
+    lines = [
+        f"    plan '{plan['strategy']}'{bucket}: {plan['parts']} parts, "
+        f"{plan['runs']} runs on {streams}"
+    ]
+    lines.append(
+        f"      segments: {segments['split']} split, {segments['merged']} merged, "
+        f"{segments['whole']} whole"
+    )
+    lines += [
+        f"        merged {item['name']}: {item['reason']}" for item in segments["merged_because"]
+    ]
     for item in plan["collectives"]:
-        beside = f"under {', '.join(item['overlaps'])}" if item["overlapped"] else f"exposed: {item['reason']}"
+        beside = (
+            f"under {', '.join(item['overlaps'])}"
+            if item["overlapped"]
+            else f"exposed: {item['reason']}"
+        )
         lines.append(f"      {item['name']} ({item['bytes']} bytes): {beside}")
     return lines

@@ -59,8 +59,11 @@ class Session:
                     queue = open_queue(group)
                     self._runtime.add_group(group, queue.name, queue.fifo)
                     self._queues[group] = queue
-            # Cores that wait and signal are shared as far as we know, so waits park instead of spinning.
-            return torch.classes.dynaflow.Engine(self._runtime, plan_text, captured.constants, False)
+            # Cores that wait and signal are shared as far as we know, so waits park instead of
+            # spinning.
+            return torch.classes.dynaflow.Engine(
+                self._runtime, plan_text, captured.constants, False
+            )
 
     def broken(self) -> str:
         """Why a process group can no longer be used, or empty."""
@@ -73,11 +76,13 @@ class Session:
         self.warn("fallback: " + reason, f"DynaFlow: the original model runs: {reason}")
 
     def warn_static(self, why: str) -> None:
+        """Notes, and says once, that a strategy has no batch to split, and how to give it one."""
         self.fallbacks.append(f"sequential: {why}")
         self.warn(
             "static",
-            f"DynaFlow: '{self.name}' runs sequentially although strategy '{self.strategy.name}' was asked for: "
-            f"{why}. Mark the batch dimension dynamic: df.compile(model), torch.compile(..., dynamic=True) or "
+            f"DynaFlow: '{self.name}' runs sequentially although strategy "
+            f"'{self.strategy.name}' was asked for: {why}. Mark the batch dimension dynamic: "
+            "df.compile(model), torch.compile(..., dynamic=True) or "
             "torch._dynamo.mark_dynamic(tensor, 0)",
         )
 
@@ -87,5 +92,3 @@ class Session:
             self._warned.add(kind)
             log.info(message)
             warnings.warn(message, DynaFlowWarning, stacklevel=2)
-
-

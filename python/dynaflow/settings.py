@@ -19,6 +19,7 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
+        """Raises ValueError for a level that there is not."""
         level = environment.get("DYNAFLOW_LOG", "warning").lower()
         if level not in _LEVELS:
             raise ValueError(f"DYNAFLOW_LOG is '{level}'; use one of {', '.join(_LEVELS)}")

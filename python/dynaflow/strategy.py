@@ -47,25 +47,37 @@ class SplitFunc(_Split):
 
     patterns: tuple[str, ...]
 
-    def __init__(self, pattern: str | Sequence[str], tag: str | None = None, tags: Sequence[str] = ()) -> None:
-        object.__setattr__(self, "patterns", (pattern,) if isinstance(pattern, str) else tuple(pattern))
+    def __init__(
+        self, pattern: str | Sequence[str], tag: str | None = None, tags: Sequence[str] = ()
+    ) -> None:
+        object.__setattr__(
+            self, "patterns", (pattern,) if isinstance(pattern, str) else tuple(pattern)
+        )
         self._set_tags(tag, tags)
 
     def lower(self) -> _core.Annotation:
+        """The core's form."""
         return _core.split_func(list(self.patterns), list(self.tags))
 
 
 @dataclass(frozen=True, init=False)
 class SplitModule(_Split):
-    """Cuts around instances of a module: its class, the class's name, or a path ("model.layers.*.mlp")."""
+    """Cuts around instances of a module: its class, the class's name, or a path
+    ("model.layers.*.mlp").
+    """
 
     pattern: str
 
-    def __init__(self, pattern: str | type, tag: str | None = None, tags: Sequence[str] = ()) -> None:
-        object.__setattr__(self, "pattern", pattern if isinstance(pattern, str) else pattern.__name__)
+    def __init__(
+        self, pattern: str | type, tag: str | None = None, tags: Sequence[str] = ()
+    ) -> None:
+        object.__setattr__(
+            self, "pattern", pattern if isinstance(pattern, str) else pattern.__name__
+        )
         self._set_tags(tag, tags)
 
     def lower(self) -> _core.Annotation:
+        """The core's form."""
         return _core.split_module(self.pattern, list(self.tags))
 
 
@@ -80,6 +92,7 @@ class SplitMark(_Split):
         self._set_tags(tag, tags)
 
     def lower(self) -> _core.Annotation:
+        """The core's form."""
         return _core.split_mark(self.name, list(self.tags))
 
 
@@ -87,7 +100,9 @@ Annotation = SplitFunc | SplitModule | SplitMark
 
 
 def mark(name: str) -> AbstractContextManager[None]:
-    """Names a region of a model's code, for `SplitMark(name)`. Regions may nest; costs nothing uncompiled."""
+    """Names a region of a model's code, for `SplitMark(name)`. Regions may nest; costs nothing
+    uncompiled.
+    """
     return annotate({MARK_PREFIX + name: True})
 
 
@@ -99,6 +114,7 @@ class Strategy:
 
     @property
     def name(self) -> str:
+        """What messages and reports call it."""
         return type(self).__name__
 
     def partition(self) -> Sequence[Annotation]:
@@ -106,7 +122,9 @@ class Strategy:
         return ()
 
     def schedule(self, s: Scheduler, batch: Batch) -> None:
-        """Executes every op that `s` offers. Comparisons of `batch` with numbers become the plan's bucket."""
+        """Executes every op that `s` offers. Comparisons of `batch` with numbers become the plan's
+        bucket.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no schedule(self, s, batch)")
 
     def annotations(self) -> list[_core.Annotation]:
@@ -120,7 +138,8 @@ def _lower(strategy: str, annotation: Any) -> _core.Annotation:
     if isinstance(annotation, _core.Annotation):
         return annotation
     raise ScheduleError(
-        f"partition() of strategy '{strategy}' returned {annotation!r}; use SplitFunc, SplitModule or SplitMark"
+        f"partition() of strategy '{strategy}' returned {annotation!r}; "
+        "use SplitFunc, SplitModule or SplitMark"
     )
 
 
@@ -176,16 +195,19 @@ class NanoFlow(_Builtin):
 
 
 def make_strategy(strategy: str | Strategy, options: dict[str, Any]) -> Strategy:
-    """The strategy that a user named, or gave. Raises ScheduleError listing names or options it knows."""
+    """The strategy that a user named, or gave. Raises ScheduleError listing names or options it
+    knows.
+    """
     if isinstance(strategy, str):
         return _Builtin(strategy, options)
     if not isinstance(strategy, Strategy):
         raise ScheduleError(
-            f"{strategy!r} is not a strategy; use an instance of a subclass of dynaflow.Strategy or one of the "
-            f"names {', '.join(_core.strategy_names())}"
+            f"{strategy!r} is not a strategy; use an instance of a subclass of "
+            f"dynaflow.Strategy or one of the names {', '.join(_core.strategy_names())}"
         )
     if options:
         raise ScheduleError(
-            f"unknown options {', '.join(sorted(options))}: a strategy given as an object has its own"
+            f"unknown options {', '.join(sorted(options))}: "
+            "a strategy given as an object has its own"
         )
     return strategy

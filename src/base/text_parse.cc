@@ -53,8 +53,8 @@ class LineReader {
   }
   [[noreturn]] void fail(const std::string& expected) {
     skip_space();
-    const std::string found =
-        at_ < source_.size() ? fmt::format("'{}'", source_.substr(at_, 12)) : std::string("the end of the line");
+    const std::string found = at_ < source_.size() ? fmt::format("'{}'", source_.substr(at_, 12))
+                                                   : std::string("the end of the line");
     throw ParseError(line_, static_cast<int>(at_) + 1, fmt::format("expected {}, found {}", expected, found));
   }
 
@@ -236,7 +236,8 @@ std::string_view strip_comment(std::string_view line) {
       line = line.substr(0, i);
     }
   }
-  while (!line.empty() && (line.back() == ' ' || line.back() == '\t' || line.back() == '\r')) line.remove_suffix(1);
+  while (!line.empty() && (line.back() == ' ' || line.back() == '\t' || line.back() == '\r'))
+    line.remove_suffix(1);
   return line;
 }
 
@@ -245,7 +246,8 @@ Section read_section_start(std::string_view line, int number) {
   section.line = number;
   section.name = LineReader(line, number).name("a section's name");
   if (section.name.size() >= line.size() || line[section.name.size()] != ':')
-    throw ParseError(number, static_cast<int>(section.name.size()) + 1, "expected ':' after the section's name");
+    throw ParseError(number, static_cast<int>(section.name.size()) + 1,
+                     "expected ':' after the section's name");
   const size_t rest = section.name.size() + 1;
   if (line.find_first_not_of(" \t", rest) == std::string_view::npos) return section;
   // Blanks in place of the name keep the columns of errors true.
@@ -273,7 +275,8 @@ Document parse(std::string_view source) {
     }
     if (!document.sections.empty()) document.sections.back().raw.append(whole).append("\n");
     if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
-    if (document.sections.empty()) throw ParseError(number, 1, "expected a section, 'name:', before this line");
+    if (document.sections.empty())
+      throw ParseError(number, 1, "expected a section, 'name:', before this line");
     document.sections.back().lines.push_back(LineReader(line, number).read_line());
   }
   return document;

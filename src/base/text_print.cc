@@ -67,15 +67,24 @@ std::string print_infix(const Value& value) {
 
 std::string print(const Value& value) {
   switch (value.kind) {
-    case Value::Kind::kNone: return "none";
-    case Value::Kind::kBool: return value.integer != 0 ? "true" : "false";
-    case Value::Kind::kInt: return fmt::format("{}", value.integer);
-    case Value::Kind::kFloat: return print_float(value.real);
-    case Value::Kind::kString: return quote(value.name);
-    case Value::Kind::kRef: return "%" + value.name;
-    case Value::Kind::kName: return value.name;
-    case Value::Kind::kList: return "[" + join(value.items) + "]";
-    case Value::Kind::kCall: break;
+    case Value::Kind::kNone:
+      return "none";
+    case Value::Kind::kBool:
+      return value.integer != 0 ? "true" : "false";
+    case Value::Kind::kInt:
+      return fmt::format("{}", value.integer);
+    case Value::Kind::kFloat:
+      return print_float(value.real);
+    case Value::Kind::kString:
+      return quote(value.name);
+    case Value::Kind::kRef:
+      return "%" + value.name;
+    case Value::Kind::kName:
+      return value.name;
+    case Value::Kind::kList:
+      return "[" + join(value.items) + "]";
+    case Value::Kind::kCall:
+      break;
   }
   if (is_operator(value)) return print_infix(value);
   return value.name + "(" + join(value.items) + ")";

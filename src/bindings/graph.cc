@@ -76,28 +76,31 @@ std::vector<nb::dict> symbols(const GraphHandle& handle) {
 void register_graph(nb::module_& module) {
   nb::class_<GraphHandle>(module, "Graph", "What a model computes: ops in program order. Immutable.")
       .def_prop_ro("name", [](const GraphHandle& self) { return self.graph->name; })
-      .def_prop_ro("batch_symbol", [](const GraphHandle& self) { return self.graph->batch_symbol; },
-                   "The symbol that micro-batches split, or empty.")
-      .def_prop_ro("tokens", [](const GraphHandle& self) { return self.graph->tokens.str(); },
-                   "Rows of work in a batch, as an expression.")
+      .def_prop_ro(
+          "batch_symbol", [](const GraphHandle& self) { return self.graph->batch_symbol; },
+          "The symbol that micro-batches split, or empty.")
+      .def_prop_ro(
+          "tokens", [](const GraphHandle& self) { return self.graph->tokens.str(); },
+          "Rows of work in a batch, as an expression.")
       .def_prop_ro("symbols", symbols)
       .def_prop_ro("ops", ops)
       .def_prop_ro("values", values)
       .def_prop_ro("text", [](const GraphHandle& self) { return print(*self.graph); })
       .def("__str__", [](const GraphHandle& self) { return print(*self.graph); })
       .def("__len__", [](const GraphHandle& self) { return self.graph->ops.size(); })
-      .def("__eq__", [](const GraphHandle& a, const GraphHandle& b) { return *a.graph == *b.graph; },
-           nb::is_operator());
-  module.def("parse_graph",
-             [](std::string_view source) {
-               return GraphHandle{std::make_shared<const Graph>(parse_graph(source))};
-             },
-             nb::arg("source"), "Reads a graph's text form and checks it. Applies no corrections.");
-  module.def("apply_corrections",
-             [](const GraphHandle& handle) {
-               return GraphHandle{std::make_shared<const Graph>(apply_corrections(*handle.graph))};
-             },
-             nb::arg("graph"), "Applies what operator schemas do not say; see include/dynaflow/graph.h.");
+      .def(
+          "__eq__", [](const GraphHandle& a, const GraphHandle& b) { return *a.graph == *b.graph; },
+          nb::is_operator());
+  module.def(
+      "parse_graph",
+      [](std::string_view source) { return GraphHandle{std::make_shared<const Graph>(parse_graph(source))}; },
+      nb::arg("source"), "Reads a graph's text form and checks it. Applies no corrections.");
+  module.def(
+      "apply_corrections",
+      [](const GraphHandle& handle) {
+        return GraphHandle{std::make_shared<const Graph>(apply_corrections(*handle.graph))};
+      },
+      nb::arg("graph"), "Applies what operator schemas do not say; see include/dynaflow/graph.h.");
 }
 
 }  // namespace dynaflow::bindings

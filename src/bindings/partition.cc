@@ -7,9 +7,12 @@ namespace dynaflow::bindings {
 
 std::string_view form_name(SplitForm form) {
   switch (form) {
-    case SplitForm::kSplit: return "split";
-    case SplitForm::kMerged: return "merged";
-    case SplitForm::kWhole: break;
+    case SplitForm::kSplit:
+      return "split";
+    case SplitForm::kMerged:
+      return "merged";
+    case SplitForm::kWhole:
+      break;
   }
   return "whole";
 }
@@ -62,11 +65,12 @@ void register_partition(nb::module_& module) {
       .def_prop_ro("unmatched", unmatched, "Annotations that matched nothing, and the names nearest to them.")
       .def_prop_ro("text", [](const PartitionHandle& self) { return print(*self.partition); })
       .def("__str__", [](const PartitionHandle& self) { return print(*self.partition); });
-  module.def("partition",
-             [](const GraphHandle& graph, const std::vector<Annotation>& annotations) {
-               return PartitionHandle{partition(graph.graph, annotations)};
-             },
-             nb::arg("graph"), nb::arg("annotations"), "Cuts a graph at the annotations.");
+  module.def(
+      "partition",
+      [](const GraphHandle& graph, const std::vector<Annotation>& annotations) {
+        return PartitionHandle{partition(graph.graph, annotations)};
+      },
+      nb::arg("graph"), nb::arg("annotations"), "Cuts a graph at the annotations.");
 }
 
 }  // namespace dynaflow::bindings

@@ -10,18 +10,24 @@ namespace {
 
 std::string_view guard_op(Guard::Op op) {
   switch (op) {
-    case Guard::Op::kLess: return "<";
-    case Guard::Op::kLessEqual: return "<=";
-    case Guard::Op::kEqual: break;
+    case Guard::Op::kLess:
+      return "<";
+    case Guard::Op::kLessEqual:
+      return "<=";
+    case Guard::Op::kEqual:
+      break;
   }
   return "==";
 }
 
 std::string_view stream_kind(StreamKind kind) {
   switch (kind) {
-    case StreamKind::kHost: return "host";
-    case StreamKind::kAsync: return "async";
-    case StreamKind::kThread: break;
+    case StreamKind::kHost:
+      return "host";
+    case StreamKind::kAsync:
+      return "async";
+    case StreamKind::kThread:
+      break;
   }
   return "thread";
 }
@@ -29,7 +35,8 @@ std::string_view stream_kind(StreamKind kind) {
 std::vector<nb::tuple> guards(const PlanHandle& handle) {
   std::vector<nb::tuple> result;
   for (const Guard& guard : handle.plan->guards)
-    result.push_back(nb::make_tuple(guard.left.str(), std::string(guard_op(guard.op)), guard.right.str(), guard.holds));
+    result.push_back(
+        nb::make_tuple(guard.left.str(), std::string(guard_op(guard.op)), guard.right.str(), guard.holds));
   return result;
 }
 
@@ -82,8 +89,9 @@ std::vector<std::string> collective_order(const PlanHandle& handle) {
         for (const SizeExpr& size : meta.shape)
           shape += (shape.empty() ? "" : ", ") +
                    on_parts(*plan.graph, size, run.first_part, run.last_part, plan.cut.parts).str();
-        result.push_back(fmt::format("{} {}[{}] parts {}:{} of {} group {}", op.target, dtype_name(meta.dtype),
-                                     shape, run.first_part, run.last_part, plan.cut.parts, op.group));
+        result.push_back(fmt::format("{} {}[{}] parts {}:{} of {} group {}", op.target,
+                                     dtype_name(meta.dtype), shape, run.first_part, run.last_part,
+                                     plan.cut.parts, op.group));
       }
     }
   }
@@ -102,12 +110,15 @@ void register_plan(nb::module_& module) {
       .def_prop_ro("cut", cut_rule)
       .def_prop_ro("collective_order", collective_order)
       .def("__str__", [](const PlanHandle& self) { return print(*self.plan); })
-      .def("__eq__", [](const PlanHandle& a, const PlanHandle& b) { return *a.plan == *b.plan; },
-           nb::is_operator());
-  module.def("lower", [](const ScheduleHandle& schedule) { return PlanHandle{lower(*schedule.schedule)}; },
-             nb::arg("schedule"), "Decides where values live and where streams wait for each other.");
-  module.def("parse_plan", [](std::string_view source) { return PlanHandle{parse_plan(source)}; },
-             nb::arg("source"));
+      .def(
+          "__eq__", [](const PlanHandle& a, const PlanHandle& b) { return *a.plan == *b.plan; },
+          nb::is_operator());
+  module.def(
+      "lower", [](const ScheduleHandle& schedule) { return PlanHandle{lower(*schedule.schedule)}; },
+      nb::arg("schedule"), "Decides where values live and where streams wait for each other.");
+  module.def(
+      "parse_plan", [](std::string_view source) { return PlanHandle{parse_plan(source)}; },
+      nb::arg("source"));
 }
 
 }  // namespace dynaflow::bindings

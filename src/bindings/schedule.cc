@@ -34,11 +34,12 @@ ExecuteOptions options(std::string stream, const std::vector<OpHandle>& after) {
 }
 
 [[noreturn]] void refuse_value(const char* use) {
-  throw nb::type_error(fmt::format("a size of the batch is a range here, not a number, so {}. Compare it with an "
-                                   "integer (the plan is then made for that side of the border), or get a number "
-                                   "with s.bucket(size, borders)",
-                                   use)
-                           .c_str());
+  throw nb::type_error(
+      fmt::format("a size of the batch is a range here, not a number, so {}. Compare it with an "
+                  "integer (the plan is then made for that side of the border), or get a number "
+                  "with s.bucket(size, borders)",
+                  use)
+          .c_str());
 }
 
 /// Registers a special method that would give away one value of a range.
@@ -54,36 +55,46 @@ void register_ranged_size(nb::module_& module) {
       .def("__gt__", &RangedSize::operator>, nb::arg("other"))
       .def("__ge__", &RangedSize::operator>=, nb::arg("other"))
       .def("__eq__", &RangedSize::operator==, nb::arg("other"))
-      .def("__ne__", [](const RangedSize& self, int64_t other) { return !(self == other); }, nb::arg("other"));
-  for (const char* method : {"__int__", "__index__", "__float__"}) refuse(type, method, "it has no single value");
-  for (const char* method : {"__str__", "__repr__", "__format__"}) refuse(type, method, "it cannot be printed");
+      .def(
+          "__ne__", [](const RangedSize& self, int64_t other) { return !(self == other); }, nb::arg("other"));
+  for (const char* method : {"__int__", "__index__", "__float__"})
+    refuse(type, method, "it has no single value");
+  for (const char* method : {"__str__", "__repr__", "__format__"})
+    refuse(type, method, "it cannot be printed");
   refuse(type, "__bool__", "it is neither true nor false");
   refuse(type, "__hash__", "it cannot be a key");
-  for (const char* method : {"__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__floordiv__",
-                             "__rfloordiv__", "__truediv__", "__rtruediv__", "__mod__", "__rmod__", "__neg__"})
+  for (const char* method :
+       {"__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__floordiv__", "__rfloordiv__",
+        "__truediv__", "__rtruediv__", "__mod__", "__rmod__", "__neg__"})
     refuse(type, method, "it cannot be computed with");
 }
 
 void register_ops(nb::module_& module) {
-  nb::class_<OpHandle>(module, "Op", "A segment that is ready to run for one part, or for all when it is not split.")
+  nb::class_<OpHandle>(module, "Op",
+                       "A segment that is ready to run for one part, or for all when it is not split.")
       .def_prop_ro("name", [](const OpHandle& self) { return self.op.name(); })
       .def_prop_ro("tags", [](const OpHandle& self) { return self.op.tags(); })
-      .def("has_tag", [](const OpHandle& self, const std::string& tag) { return self.op.has_tag(tag); },
-           nb::arg("tag"))
-      .def_prop_ro("form", [](const OpHandle& self) { return std::string(form_name(self.op.form())); },
-                   "\"split\", \"merged\" or \"whole\".")
+      .def(
+          "has_tag", [](const OpHandle& self, const std::string& tag) { return self.op.has_tag(tag); },
+          nb::arg("tag"))
+      .def_prop_ro(
+          "form", [](const OpHandle& self) { return std::string(form_name(self.op.form())); },
+          "\"split\", \"merged\" or \"whole\".")
       .def_prop_ro("segment", [](const OpHandle& self) { return self.op.segment(); })
-      .def_prop_ro("part", [](const OpHandle& self) { return self.op.part(); }, "The first part it runs on.")
-      .def_prop_ro("parts", [](const OpHandle& self) { return nb::make_tuple(self.op.first_part(), self.op.last_part()); },
-                   "The range of parts it runs on.")
-      .def("__eq__",
-           [](const OpHandle& a, const OpHandle& b) {
-             return a.partition == b.partition && a.op.segment() == b.op.segment() &&
-                    a.op.first_part() == b.op.first_part() && a.op.last_part() == b.op.last_part();
-           },
-           nb::is_operator())
-      .def("__hash__",
-           [](const OpHandle& self) { return self.op.segment() * 64 + self.op.first_part(); })
+      .def_prop_ro(
+          "part", [](const OpHandle& self) { return self.op.part(); }, "The first part it runs on.")
+      .def_prop_ro(
+          "parts",
+          [](const OpHandle& self) { return nb::make_tuple(self.op.first_part(), self.op.last_part()); },
+          "The range of parts it runs on.")
+      .def(
+          "__eq__",
+          [](const OpHandle& a, const OpHandle& b) {
+            return a.partition == b.partition && a.op.segment() == b.op.segment() &&
+                   a.op.first_part() == b.op.first_part() && a.op.last_part() == b.op.last_part();
+          },
+          nb::is_operator())
+      .def("__hash__", [](const OpHandle& self) { return self.op.segment() * 64 + self.op.first_part(); })
       .def("__repr__", [](const OpHandle& self) {
         return fmt::format("{}[{}:{}]", self.op.name(), self.op.first_part(), self.op.last_part());
       });
@@ -95,48 +106,68 @@ std::vector<OpHandle> ready_ops(const SchedulerHandle& self) {
   return result;
 }
 
+void add_splits(nb::class_<SchedulerHandle>& scheduler) {
+  scheduler
+      .def(
+          "split", [](SchedulerHandle& self, int parts) { return self.scheduler.split(parts); },
+          nb::arg("parts"), "Cuts the batch into even parts, fewer where the rows do not suffice.")
+      .def(
+          "split",
+          [](SchedulerHandle& self, std::vector<int64_t> sizes) {
+            return self.scheduler.split(std::move(sizes));
+          },
+          nb::arg("sizes"), "Cuts the batch into parts of these rows.")
+      .def(
+          "split",
+          [](SchedulerHandle& self, std::vector<double> fractions) {
+            return self.scheduler.split(std::move(fractions));
+          },
+          nb::arg("fractions"), "Cuts the batch by fractions that sum to 1.");
+}
+
 void register_scheduler(nb::module_& module) {
   const std::vector<OpHandle> none;
-  nb::class_<SchedulerHandle>(module, "Scheduler", "What a strategy writes its schedule with. Lives for one call.")
-      .def("__init__",
-           [](SchedulerHandle* self, const PartitionHandle& partition, std::string strategy, Values values) {
-             const std::unique_ptr<SchedulerHandle> made(
-                 make_scheduler(partition, std::move(strategy), std::move(values)));
-             new (self) SchedulerHandle(std::move(*made));
-           },
-           nb::arg("partition"), nb::arg("strategy"), nb::arg("values"))
-      .def("batch", [](SchedulerHandle& self) { return self.scheduler.batch(); }, nb::keep_alive<0, 1>())
-      .def("split", [](SchedulerHandle& self, int parts) { return self.scheduler.split(parts); },
-           nb::arg("parts"), "Cuts the batch into even parts, fewer where the rows do not suffice.")
-      .def("split",
-           [](SchedulerHandle& self, std::vector<int64_t> sizes) { return self.scheduler.split(std::move(sizes)); },
-           nb::arg("sizes"), "Cuts the batch into parts of these rows.")
-      .def("split",
-           [](SchedulerHandle& self, std::vector<double> fractions) {
-             return self.scheduler.split(std::move(fractions));
-           },
-           nb::arg("fractions"), "Cuts the batch by fractions that sum to 1.")
+  nb::class_<SchedulerHandle> scheduler(module, "Scheduler",
+                                        "What a strategy writes its schedule with. Lives for one call.");
+  add_splits(scheduler);
+  scheduler
+      .def(
+          "__init__",
+          [](SchedulerHandle* self, const PartitionHandle& partition, std::string strategy, Values values) {
+            const std::unique_ptr<SchedulerHandle> made(
+                make_scheduler(partition, std::move(strategy), std::move(values)));
+            new (self) SchedulerHandle(std::move(*made));
+          },
+          nb::arg("partition"), nb::arg("strategy"), nb::arg("values"))
+      .def(
+          "batch", [](SchedulerHandle& self) { return self.scheduler.batch(); }, nb::keep_alive<0, 1>())
       .def_prop_ro("parts", [](const SchedulerHandle& self) { return self.scheduler.parts(); })
-      .def("bucket",
-           [](SchedulerHandle& self, const RangedSize& size, const std::vector<int64_t>& borders) {
-             return self.scheduler.bucket(size, borders);
-           },
-           nb::arg("size"), nb::arg("borders"), "The index of the range between `borders` that `size` lies in.")
+      .def(
+          "bucket",
+          [](SchedulerHandle& self, const RangedSize& size, const std::vector<int64_t>& borders) {
+            return self.scheduler.bucket(size, borders);
+          },
+          nb::arg("size"), nb::arg("borders"),
+          "The index of the range between `borders` that `size` lies in.")
       .def("get_ready_ops", ready_ops, "Everything whose inputs have been issued, in program order.")
-      .def("execute",
-           [](SchedulerHandle& self, const OpHandle& op, std::string stream, const std::vector<OpHandle>& after) {
-             self.scheduler.execute(op.op, options(std::move(stream), after));
-           },
-           nb::arg("op"), nb::kw_only(), nb::arg("stream") = "compute", nb::arg("after") = none)
-      .def("execute",
-           [](SchedulerHandle& self, const std::vector<OpHandle>& ops, std::string stream,
-              const std::vector<OpHandle>& after) {
-             self.scheduler.execute(unwrap(ops), options(std::move(stream), after));
-           },
-           nb::arg("ops"), nb::kw_only(), nb::arg("stream") = "compute", nb::arg("after") = none,
-           "Runs one segment on neighbouring parts as one merged launch.")
-      .def("run_sequentially", [](SchedulerHandle& self) { self.scheduler.run_sequentially(); },
-           "Runs what is left in program order on one stream.")
+      .def(
+          "execute",
+          [](SchedulerHandle& self, const OpHandle& op, std::string stream,
+             const std::vector<OpHandle>& after) {
+            self.scheduler.execute(op.op, options(std::move(stream), after));
+          },
+          nb::arg("op"), nb::kw_only(), nb::arg("stream") = "compute", nb::arg("after") = none)
+      .def(
+          "execute",
+          [](SchedulerHandle& self, const std::vector<OpHandle>& ops, std::string stream,
+             const std::vector<OpHandle>& after) {
+            self.scheduler.execute(unwrap(ops), options(std::move(stream), after));
+          },
+          nb::arg("ops"), nb::kw_only(), nb::arg("stream") = "compute", nb::arg("after") = none,
+          "Runs one segment on neighbouring parts as one merged launch.")
+      .def(
+          "run_sequentially", [](SchedulerHandle& self) { self.scheduler.run_sequentially(); },
+          "Runs what is left in program order on one stream.")
       .def("finish", [](SchedulerHandle& self) { return ScheduleHandle{self.scheduler.finish()}; });
 }
 

@@ -38,14 +38,16 @@ void register_strategy(nb::module_& module) {
   nb::class_<StrategyHandle>(module, "BuiltinStrategy", "A strategy written in C++.")
       .def_prop_ro("name", [](const StrategyHandle& self) { return self.strategy->name(); })
       .def("partition", [](const StrategyHandle& self) { return self.strategy->partition(); })
-      .def("schedule",
-           [](const StrategyHandle& self, SchedulerHandle& scheduler, const Batch& batch) {
-             self.strategy->schedule(scheduler.scheduler, batch);
-           },
-           nb::arg("s"), nb::arg("batch"));
+      .def(
+          "schedule",
+          [](const StrategyHandle& self, SchedulerHandle& scheduler, const Batch& batch) {
+            self.strategy->schedule(scheduler.scheduler, batch);
+          },
+          nb::arg("s"), nb::arg("batch"));
   module.def("strategy_names", [] { return builtin_strategies().names(); });
-  module.def("make_strategy", make, nb::arg("name"), nb::arg("options") = nb::dict(),
-             "A built-in strategy by name. Raises ScheduleError listing the names, or the options, it knows.");
+  module.def(
+      "make_strategy", make, nb::arg("name"), nb::arg("options") = nb::dict(),
+      "A built-in strategy by name. Raises ScheduleError listing the names, or the options, it knows.");
 }
 
 }  // namespace dynaflow::bindings

@@ -7,20 +7,19 @@ namespace dynaflow {
 namespace {
 
 bool is_collective(const Plan& plan, const Run& run) {
-  return !run.launches.empty() && std::all_of(run.launches.begin(), run.launches.end(), [&](const OpLaunch& launch) {
-    return plan.graph->ops[launch.op].kind == OpKind::kCollective;
-  });
+  return !run.launches.empty() &&
+         std::all_of(run.launches.begin(), run.launches.end(), [&](const OpLaunch& launch) {
+           return plan.graph->ops[launch.op].kind == OpKind::kCollective;
+         });
 }
 
-SizeExpr input_bytes(const Plan& plan, const Run& run) {
+SizeExpr input_bytes(const Plan& plan, const OpLaunch& launch) {
   SizeExpr total;
-  for (const OpLaunch& launch : run.launches) {
-    for (SlotId id : launch.inputs) {
-      const Slot& slot = plan.slots[static_cast<size_t>(id)];
-      SizeExpr bytes = item_size(plan.graph->values[slot.value].meta.dtype);
-      for (const SizeExpr& size : slot.sizes) bytes = bytes * size;
-      total = total + bytes;
-    }
+  for (SlotId id : launch.inputs) {
+    const Slot& slot = plan.slots[static_cast<size_t>(id)];
+    SizeExpr bytes = item_size(plan.graph->values[slot.value].meta.dtype);
+    for (const SizeExpr& size : slot.sizes) bytes = bytes * size;
+    total = total + bytes;
   }
   return total;
 }
@@ -40,15 +39,23 @@ std::vector<std::string> free_runs(const Plan& plan, const HappensBefore& order,
 std::string why_exposed(const Plan& plan, const HappensBefore& order, RunId run) {
   const Stream& stream = plan.streams[static_cast<size_t>(plan.runs[run].stream)];
   if (stream.kind == StreamKind::kHost)
-    return fmt::format("same stream: it is issued on '{}', where nothing else can run meanwhile", stream.name);
+    return fmt::format("same stream: it is issued on '{}', where nothing else can run meanwhile",
+                       stream.name);
   for (RunId other = run + 1; other < static_cast<RunId>(plan.runs.size()); ++other) {
     if (!order.before(run, other)) continue;
     const std::string& waiter = plan.runs[other].name;
     if (plan.cut.parts == 1)
-      return fmt::format("data dependency: the batch is not split, and '{}', next in order, reads it", waiter);
+      return fmt::format("data dependency: the batch is not split, and '{}', next in order, reads it",
+                         waiter);
     return fmt::format("data dependency: '{}' reads it, and no independent work is left", waiter);
   }
   return "no independent work is left: it is the end of the plan";
+}
+
+/// A collective among other work of one run has no choice: the run's ops go one after the other.
+std::string why_inside(const Plan& plan, const Run& run) {
+  return fmt::format("same stream: it is one step of '{}' on '{}'; cut it out to schedule it on its own",
+                     run.name, plan.streams[static_cast<size_t>(run.stream)].name);
 }
 
 }  // namespace
@@ -58,10 +65,20 @@ std::vector<CollectiveReport> explain(const Plan& plan) {
   std::vector<CollectiveReport> reports;
   for (RunId id = 0; id < static_cast<RunId>(plan.runs.size()); ++id) {
     const Run& run = plan.runs[id];
-    if (!is_collective(plan, run)) continue;
-    CollectiveReport report{id, run.name, run.first_part, input_bytes(plan, run), free_runs(plan, order, id), ""};
-    if (report.overlaps.empty()) report.reason = why_exposed(plan, order, id);
-    reports.push_back(std::move(report));
+    const bool alone = is_collective(plan, run);
+    for (const OpLaunch& launch : run.launches) {
+      const Op& op = plan.graph->ops[launch.op];
+      if (op.kind != OpKind::kCollective) continue;
+      CollectiveReport report{id, run.name, run.first_part, input_bytes(plan, launch), {}, ""};
+      if (alone) {
+        report.overlaps = free_runs(plan, order, id);
+        if (report.overlaps.empty()) report.reason = why_exposed(plan, order, id);
+      } else {
+        report.name = fmt::format("{}.{}", op.module.empty() ? run.name : op.module, short_target(op.target));
+        report.reason = why_inside(plan, run);
+      }
+      reports.push_back(std::move(report));
+    }
   }
   return reports;
 }

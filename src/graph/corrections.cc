@@ -8,8 +8,8 @@ namespace dynaflow {
 
 namespace {
 
-/// Ops whose output 0 is their argument 0's storage, though the schema calls it fresh. Nothing is launched for
-/// them: the event that a collective's reader waits for takes the place of wait_tensor.
+/// Ops whose output 0 is their argument 0's storage, though the schema calls it fresh. Nothing is launched
+/// for them: the event that a collective's reader waits for takes the place of wait_tensor.
 constexpr std::array<std::string_view, 2> kReturnsItsInput = {
     "aten._unsafe_view.default",
     "_c10d_functional.wait_tensor.default",
@@ -44,7 +44,8 @@ bool is_copy_back(const Graph& graph, const Op& op) {
   const Op* collective = waited_collective(graph, source->id);
   if (collective == nullptr) return false;
   const ValueRef* reduced = value_argument(*collective, 0);
-  if (reduced == nullptr || storage_root(graph, reduced->id) != storage_root(graph, destination->id)) return false;
+  if (reduced == nullptr || storage_root(graph, reduced->id) != storage_root(graph, destination->id))
+    return false;
   const TensorMeta& from = graph.values[source->id].meta;
   return from == graph.values[op.outputs[0]].meta;
 }

@@ -34,8 +34,8 @@ void collect_inputs(const Arg& arg, std::vector<ValueId>& values) {
 void check_sizes(const Graph& graph, const Value& value) {
   const TensorMeta& meta = value.meta;
   if (meta.strides.size() != meta.shape.size())
-    throw GraphError(fmt::format("%{} has {} sizes and {} strides", value.name, meta.shape.size(),
-                                 meta.strides.size()));
+    throw GraphError(
+        fmt::format("%{} has {} sizes and {} strides", value.name, meta.shape.size(), meta.strides.size()));
   const auto check_expr = [&](const SizeExpr& expr) {
     if (expr.constant()) return;
     for (const std::string& symbol : expr.symbols())
@@ -129,7 +129,8 @@ void check(const Graph& graph) {
   const auto count = static_cast<ValueId>(graph.values.size());
   for (ValueId id = 0; id < count; ++id) {
     const Value& value = graph.values[id];
-    if (!names.insert(value.name).second) throw GraphError(fmt::format("two values are named %{}", value.name));
+    if (!names.insert(value.name).second)
+      throw GraphError(fmt::format("two values are named %{}", value.name));
     if (value.alias_of != kNoId && (value.alias_of < 0 || value.alias_of >= count || value.alias_of == id))
       throw GraphError(fmt::format("%{} shares the storage of a value that is not in the graph", value.name));
     producer[id] = value.origin == Origin::kOp ? value.op : kNoId;

@@ -134,7 +134,8 @@ class GraphReader {
     if (!section.header.kind.empty()) {
       graph_.name = section.header.kind;
       if (const text::Value* batch = section.header.find("batch")) graph_.batch_symbol = batch->as_name();
-      if (const text::Value* tokens = section.header.find("tokens")) graph_.tokens = SizeExpr::from_text(*tokens);
+      if (const text::Value* tokens = section.header.find("tokens"))
+        graph_.tokens = SizeExpr::from_text(*tokens);
     }
     for (const Line& line : section.lines) read_line(line);
     check(graph_);
@@ -206,18 +207,30 @@ class GraphReader {
   void read_op_attrs(const Line& line, Op& op) {
     op.name = line.results.empty() ? "" : line.results[0];
     for (const auto& [key, value] : line.attrs) {
-      if (key == "name") op.name = value.as_string();
-      else if (key == "kind") op.kind = read_kind(value);
-      else if (key == "out_target") op.out_target = value.as_string();
-      else if (key == "group") op.group = value.as_string();
-      else if (key == "module") op.module = value.as_string();
-      else if (key == "type") op.module_type = value.as_string();
-      else if (key == "random") op.effects.random = value.as_bool();
-      else if (key == "host_sync") op.effects.host_sync = value.as_bool();
-      else if (key == "reads_context") op.effects.reads_context = value.as_bool();
-      else if (key == "writes") for (const text::Value& ref : value.as_list()) op.effects.writes.push_back(lookup(ref));
-      else if (key == "marks") for (const text::Value& mark : value.as_list()) op.marks.push_back(mark.as_string());
-      else if (key != "out" && key != "alias") line.fail(fmt::format("unknown attribute '{}' of an op", key));
+      if (key == "name")
+        op.name = value.as_string();
+      else if (key == "kind")
+        op.kind = read_kind(value);
+      else if (key == "out_target")
+        op.out_target = value.as_string();
+      else if (key == "group")
+        op.group = value.as_string();
+      else if (key == "module")
+        op.module = value.as_string();
+      else if (key == "type")
+        op.module_type = value.as_string();
+      else if (key == "random")
+        op.effects.random = value.as_bool();
+      else if (key == "host_sync")
+        op.effects.host_sync = value.as_bool();
+      else if (key == "reads_context")
+        op.effects.reads_context = value.as_bool();
+      else if (key == "writes")
+        for (const text::Value& ref : value.as_list()) op.effects.writes.push_back(lookup(ref));
+      else if (key == "marks")
+        for (const text::Value& mark : value.as_list()) op.marks.push_back(mark.as_string());
+      else if (key != "out" && key != "alias")
+        line.fail(fmt::format("unknown attribute '{}' of an op", key));
     }
     if (op.name.empty()) line.fail("an op without results needs name=\"...\"");
   }
@@ -231,11 +244,16 @@ class GraphReader {
   Arg read_arg(const text::Value& value) {
     using Kind = text::Value::Kind;
     switch (value.kind) {
-      case Kind::kNone: return {};
-      case Kind::kBool: return {value.as_bool()};
-      case Kind::kFloat: return {value.real};
-      case Kind::kString: return {value.name};
-      case Kind::kRef: return {ValueRef{lookup(value)}};
+      case Kind::kNone:
+        return {};
+      case Kind::kBool:
+        return {value.as_bool()};
+      case Kind::kFloat:
+        return {value.real};
+      case Kind::kString:
+        return {value.name};
+      case Kind::kRef:
+        return {ValueRef{lookup(value)}};
       case Kind::kList: {
         ArgList items;
         for (const text::Value& item : value.items) items.push_back(read_arg(item));
@@ -246,7 +264,8 @@ class GraphReader {
           return {NamedConstant{value.name, value.items[0].name}};
         break;
       case Kind::kInt:
-      case Kind::kName: break;
+      case Kind::kName:
+        break;
     }
     return {SizeExpr::from_text(value)};
   }

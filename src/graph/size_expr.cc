@@ -55,11 +55,16 @@ int64_t floor_div(int64_t a, int64_t b) {
 }
 int64_t apply(AtomKind kind, int64_t a, int64_t b) {
   switch (kind) {
-    case AtomKind::kFloorDiv: return floor_div(a, b);
-    case AtomKind::kMod: return a - floor_div(a, b) * b;
-    case AtomKind::kMax: return std::max(a, b);
-    case AtomKind::kMin: return std::min(a, b);
-    case AtomKind::kSymbol: break;
+    case AtomKind::kFloorDiv:
+      return floor_div(a, b);
+    case AtomKind::kMod:
+      return a - floor_div(a, b) * b;
+    case AtomKind::kMax:
+      return std::max(a, b);
+    case AtomKind::kMin:
+      return std::min(a, b);
+    case AtomKind::kSymbol:
+      break;
   }
   throw InternalError("a symbol has no operands");
 }
@@ -189,8 +194,9 @@ std::optional<std::string> SizeExpr::as_symbol() const {
 bool SizeExpr::depends_on(std::string_view symbol) const {
   for (const Term& term : terms_)
     for (const AtomPtr& atom : term.atoms) {
-      if (atom->kind == AtomKind::kSymbol ? atom->name == symbol
-                                          : atom->operands[0].depends_on(symbol) || atom->operands[1].depends_on(symbol))
+      if (atom->kind == AtomKind::kSymbol
+              ? atom->name == symbol
+              : atom->operands[0].depends_on(symbol) || atom->operands[1].depends_on(symbol))
         return true;
     }
   return false;
@@ -215,10 +221,14 @@ std::vector<std::string> SizeExpr::symbols() const {
 namespace {
 SizeExpr rebuild(AtomKind kind, const SizeExpr& a, const SizeExpr& b) {
   switch (kind) {
-    case AtomKind::kFloorDiv: return SizeExpr::floordiv(a, b);
-    case AtomKind::kMod: return SizeExpr::mod(a, b);
-    case AtomKind::kMax: return SizeExpr::max(a, b);
-    default: return SizeExpr::min(a, b);
+    case AtomKind::kFloorDiv:
+      return SizeExpr::floordiv(a, b);
+    case AtomKind::kMod:
+      return SizeExpr::mod(a, b);
+    case AtomKind::kMax:
+      return SizeExpr::max(a, b);
+    default:
+      return SizeExpr::min(a, b);
   }
 }
 }  // namespace
@@ -264,10 +274,10 @@ int64_t SizeExpr::evaluate(const std::function<int64_t(std::string_view)>& value
   for (const Term& term : terms_) {
     int64_t product = term.coefficient;
     for (const AtomPtr& atom : term.atoms) {
-      const int64_t factor = atom->kind == AtomKind::kSymbol
-                                 ? value_of(atom->name)
-                                 : apply(atom->kind, atom->operands[0].evaluate(value_of),
-                                         atom->operands[1].evaluate(value_of));
+      const int64_t factor =
+          atom->kind == AtomKind::kSymbol
+              ? value_of(atom->name)
+              : apply(atom->kind, atom->operands[0].evaluate(value_of), atom->operands[1].evaluate(value_of));
       product = checked_mul(product, factor);
     }
     sum = checked_add(sum, product);
@@ -297,7 +307,8 @@ SizeExpr SizeExpr::from_text(const text::Value& value) {
   using Kind = text::Value::Kind;
   if (value.kind == Kind::kInt) return value.integer;
   if (value.kind == Kind::kName) return symbol(value.name);
-  if (value.kind != Kind::kCall || value.items.size() != 2) value.fail("a size: an integer or an expression of symbols");
+  if (value.kind != Kind::kCall || value.items.size() != 2)
+    value.fail("a size: an integer or an expression of symbols");
   const SizeExpr a = from_text(value.items[0]);
   const SizeExpr b = from_text(value.items[1]);
   if (value.name == "+") return a + b;

@@ -20,7 +20,8 @@ int SizeProgram::add_atom(const SizeExpr::Atom& atom) {
   using AtomKind = SizeExpr::AtomKind;
   if (atom.kind == AtomKind::kSymbol) {
     const auto found = std::find(symbols_.begin(), symbols_.end(), atom.name);
-    if (found == symbols_.end()) throw GraphError(fmt::format("a size uses the unknown symbol '{}'", atom.name));
+    if (found == symbols_.end())
+      throw GraphError(fmt::format("a size uses the unknown symbol '{}'", atom.name));
     return static_cast<int>(found - symbols_.begin());
   }
   const Code code = atom.kind == AtomKind::kFloorDiv ? Code::kFloorDiv
@@ -61,11 +62,21 @@ void SizeProgram::evaluate(const int64_t* symbols, std::vector<int64_t>& registe
     int64_t value = 0;
     bool bad = false;
     switch (step.code) {
-      case Code::kConstant: value = step.constant; break;
-      case Code::kAdd: bad = __builtin_add_overflow(in[step.a], in[step.b], &value); break;
-      case Code::kMul: bad = __builtin_mul_overflow(in[step.a], in[step.b], &value); break;
-      case Code::kMax: value = std::max(in[step.a], in[step.b]); break;
-      case Code::kMin: value = std::min(in[step.a], in[step.b]); break;
+      case Code::kConstant:
+        value = step.constant;
+        break;
+      case Code::kAdd:
+        bad = __builtin_add_overflow(in[step.a], in[step.b], &value);
+        break;
+      case Code::kMul:
+        bad = __builtin_mul_overflow(in[step.a], in[step.b], &value);
+        break;
+      case Code::kMax:
+        value = std::max(in[step.a], in[step.b]);
+        break;
+      case Code::kMin:
+        value = std::min(in[step.a], in[step.b]);
+        break;
       case Code::kFloorDiv:
       case Code::kMod: {
         const int64_t a = in[step.a];

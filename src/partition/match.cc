@@ -59,7 +59,8 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 std::vector<std::string> nearest(std::string_view pattern, const std::set<std::string>& names) {
   std::vector<std::pair<size_t, std::string>> ranked;
   for (const std::string& name : names) {
-    const bool contained = name.find(pattern) != std::string::npos || pattern.find(name) != std::string_view::npos;
+    const bool contained =
+        name.find(pattern) != std::string::npos || pattern.find(name) != std::string_view::npos;
     ranked.emplace_back(contained ? 0 : edit_distance(pattern, name), name);
   }
   std::sort(ranked.begin(), ranked.end());
@@ -92,9 +93,15 @@ class Matcher {
   void apply(const Annotation& annotation) {
     bool matched = false;
     switch (annotation.kind) {
-      case Annotation::Kind::kFunc: matched = match_func(annotation); break;
-      case Annotation::Kind::kModule: matched = match_module(annotation); break;
-      case Annotation::Kind::kMark: matched = match_mark(annotation); break;
+      case Annotation::Kind::kFunc:
+        matched = match_func(annotation);
+        break;
+      case Annotation::Kind::kModule:
+        matched = match_module(annotation);
+        break;
+      case Annotation::Kind::kMark:
+        matched = match_mark(annotation);
+        break;
     }
     if (matched) return;
     const std::string pattern = annotation.patterns.empty() ? "" : annotation.patterns.front();

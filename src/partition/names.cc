@@ -9,8 +9,8 @@ namespace dynaflow {
 namespace {
 
 /// What a reader of a timeline looks for; norms and adds around them do not name a segment.
-constexpr std::array<std::string_view, 8> kHeavy = {"mm",      "bmm",         "addmm",       "baddbmm",
-                                                    "linear",  "convolution", "grouped_mm",  "embedding"};
+constexpr std::array<std::string_view, 8> kHeavy = {"mm",     "bmm",         "addmm",      "baddbmm",
+                                                    "linear", "convolution", "grouped_mm", "embedding"};
 
 bool is_heavy(const Op& op) {
   const std::string_view name = short_target(op.target);
@@ -27,13 +27,15 @@ std::string_view common_module(std::string_view a, std::string_view b) {
   return dot == std::string_view::npos ? std::string_view() : a.substr(0, dot);
 }
 
-/// "model.layers.3.mlp" -> "layers.3.mlp"; without a number the last part: "model.embed_tokens" -> "embed_tokens".
+/// "model.layers.3.mlp" -> "layers.3.mlp"; without a number the last part: "model.embed_tokens" ->
+/// "embed_tokens".
 std::string_view shorten(std::string_view path) {
   size_t previous = 0;
   for (size_t begin = 0; begin < path.size();) {
     const size_t end = std::min(path.find('.', begin), path.size());
     const std::string_view part = path.substr(begin, end - begin);
-    if (begin > 0 && part.find_first_not_of("0123456789") == std::string_view::npos) return path.substr(previous);
+    if (begin > 0 && part.find_first_not_of("0123456789") == std::string_view::npos)
+      return path.substr(previous);
     previous = begin;
     begin = end + 1;
   }

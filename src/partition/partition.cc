@@ -56,9 +56,9 @@ class DependencyTracker {
   OpId last_ordered_ = kNoId;
 };
 
-/// Collects ops in program order. Each unbroken run of ops of the same match is a region; in it, ops of one split
-/// form gather in levels: an op is one level above an input of another form, and work that every part shares
-/// comes first. A segment is one form on one level, so segments are convex and few.
+/// Collects ops in program order. Each unbroken run of ops of the same match is a region; in it, ops of one
+/// split form gather in levels: an op is one level above an input of another form, and work that every part
+/// shares comes first. A segment is one form on one level, so segments are convex and few.
 class Segmenter {
  public:
   Segmenter(const Graph& graph, const SplitAnalysis& split, const Matches& matches)
@@ -210,7 +210,9 @@ Annotation split_mark(std::string name, std::vector<std::string> tags) {
   return annotate(Annotation::Kind::kMark, {std::move(name)}, std::move(tags));
 }
 
-bool Segment::has_tag(std::string_view tag) const { return std::find(tags.begin(), tags.end(), tag) != tags.end(); }
+bool Segment::has_tag(std::string_view tag) const {
+  return std::find(tags.begin(), tags.end(), tag) != tags.end();
+}
 
 PartitionPtr partition(GraphPtr graph, const std::vector<Annotation>& annotations) {
   auto result = std::make_shared<Partition>();

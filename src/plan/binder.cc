@@ -21,7 +21,8 @@ std::vector<BufferId> bottom_up(const std::vector<Buffer>& buffers) {
   std::vector<std::vector<BufferId>> on_top(buffers.size());
   for (size_t id = 0; id < buffers.size(); ++id) {
     missing[id] = buffers[id].above.size();
-    for (BufferId under : buffers[id].above) on_top[static_cast<size_t>(under)].push_back(static_cast<BufferId>(id));
+    for (BufferId under : buffers[id].above)
+      on_top[static_cast<size_t>(under)].push_back(static_cast<BufferId>(id));
     if (missing[id] == 0) order.push_back(static_cast<BufferId>(id));
   }
   for (size_t next = 0; next < order.size(); ++next)
@@ -45,7 +46,8 @@ bool Binder::bind(const std::vector<int64_t>& graph_symbols, Binding& binding) c
   const size_t own = plan_->graph->symbols.size();
   if (graph_symbols.size() != own)
     throw PlanError(fmt::format("the graph has {} symbols, {} values were given", own, graph_symbols.size()));
-  if (binding.valid && std::equal(graph_symbols.begin(), graph_symbols.end(), binding.symbols.begin())) return false;
+  if (binding.valid && std::equal(graph_symbols.begin(), graph_symbols.end(), binding.symbols.begin()))
+    return false;
   binding.valid = false;
   binding.symbols.assign(graph_symbols.begin(), graph_symbols.end());
   if (plan_->cut.parts > 1) {

@@ -31,8 +31,8 @@ class PlanChecker {
   void check_slot(size_t id) const {
     const Slot& slot = plan_.slots[id];
     index(slot.value, plan_.graph->values.size(), "value");
-    if (slot.sizes.size() != slot.strides.size()) fail(fmt::format("slot {} has {} sizes and {} strides", id,
-                                                                   slot.sizes.size(), slot.strides.size()));
+    if (slot.sizes.size() != slot.strides.size())
+      fail(fmt::format("slot {} has {} sizes and {} strides", id, slot.sizes.size(), slot.strides.size()));
     if (slot.first_part < 0 || slot.first_part >= slot.last_part || slot.last_part > plan_.cut.parts)
       fail(fmt::format("slot {} covers parts [{}, {})", id, slot.first_part, slot.last_part));
     if (slot.root == Root::kArena) index(slot.index, plan_.buffers.size(), "buffer");
@@ -79,7 +79,8 @@ class PlanChecker {
       }
     }
     for (size_t run = 0; run < launched.size(); ++run)
-      if (launched[run] != 1) fail(fmt::format("run '{}' is launched {} times", plan_.runs[run].name, launched[run]));
+      if (launched[run] != 1)
+        fail(fmt::format("run '{}' is launched {} times", plan_.runs[run].name, launched[run]));
     check_waits(recorded);
   }
 
@@ -99,7 +100,8 @@ class PlanChecker {
         if (instruction.kind == Instruction::Kind::kWait) pending.push_back(instruction.id);
         if (instruction.kind != Instruction::Kind::kLaunch) continue;
         for (EventId event : pending) {
-          if (recorded.count(event) == 0) fail(fmt::format("event {} is waited for but never recorded", event));
+          if (recorded.count(event) == 0)
+            fail(fmt::format("event {} is waited for but never recorded", event));
           if (made_by[event] >= instruction.id)
             fail(fmt::format("run '{}' waits for event {}, which is recorded later in issue order",
                              plan_.runs[instruction.id].name, event));

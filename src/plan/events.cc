@@ -75,7 +75,8 @@ WaitTable read_waits(const Plan& plan) {
     RunId last = kNoId;
     for (const Instruction& instruction : stream.code) {
       if (instruction.kind == Instruction::Kind::kWait) pending.push_back(instruction.id);
-      if (instruction.kind == Instruction::Kind::kRecord && last != kNoId) table.recorded[instruction.id] = last;
+      if (instruction.kind == Instruction::Kind::kRecord && last != kNoId)
+        table.recorded[instruction.id] = last;
       if (instruction.kind != Instruction::Kind::kLaunch) continue;
       last = instruction.id;
       table.waits[last] = std::move(pending);

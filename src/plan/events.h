@@ -23,8 +23,8 @@ class OrderTracker {
  private:
   const std::vector<Stream>& streams_;
   HappensBefore order_;
-  std::vector<RunId> last_;     // by stream
-  RunId last_host_ = kNoId;     // the last run that the host itself finished: it knows all before it
+  std::vector<RunId> last_;  // by stream
+  RunId last_host_ = kNoId;  // the last run that the host itself finished: it knows all before it
 };
 
 }  // namespace dynaflow

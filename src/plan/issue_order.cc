@@ -28,8 +28,8 @@ std::vector<Stream> make_streams(const Schedule& schedule) {
   return streams;
 }
 
-/// What each run of the schedule needs: its inputs' runs on the same rows, the strategy's order edges, and the
-/// previous collective of the same group, whose order of issue every rank must share.
+/// What each run of the schedule needs: its inputs' runs on the same rows, the strategy's order edges, and
+/// the previous collective of the same group, whose order of issue every rank must share.
 std::vector<std::vector<RunId>> dependencies(const Schedule& schedule) {
   const Partition& partition = *schedule.partition;
   std::vector<std::vector<RunId>> needs(schedule.runs.size());
@@ -62,7 +62,8 @@ std::vector<std::vector<RunId>> dependencies(const Schedule& schedule) {
 /// Emits runs in schedule order, except that asynchronous ones go out as soon as they can.
 class Hoister {
  public:
-  Hoister(const Schedule& schedule, const std::vector<Stream>& streams, const std::vector<std::vector<RunId>>& needs)
+  Hoister(const Schedule& schedule, const std::vector<Stream>& streams,
+          const std::vector<std::vector<RunId>>& needs)
       : schedule_(schedule), needs_(needs), position_(schedule.runs.size(), kNoId), queues_(streams.size()) {
     for (RunId id = 0; id < static_cast<RunId>(schedule.runs.size()); ++id) {
       const auto stream = static_cast<size_t>(schedule.runs[id].stream);
@@ -101,8 +102,8 @@ class Hoister {
   }
 
   bool can_go(RunId id) const {
-    return position_[id] != kNoId ||
-           std::all_of(needs_[id].begin(), needs_[id].end(), [&](RunId need) { return position_[need] != kNoId; });
+    return position_[id] != kNoId || std::all_of(needs_[id].begin(), needs_[id].end(),
+                                                 [&](RunId need) { return position_[need] != kNoId; });
   }
 
   const Schedule& schedule_;

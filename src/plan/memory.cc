@@ -31,7 +31,8 @@ std::vector<Access> extremes(const std::vector<Access>& accesses, const HappensB
     if (covered) continue;
     std::erase_if(result, [&](const Access& other) {
       const bool same = other.run == access.run && other.launch == access.launch;
-      return same || (earliest ? finished_before(access, other, order) : finished_before(other, access, order));
+      return same ||
+             (earliest ? finished_before(access, other, order) : finished_before(other, access, order));
     });
     result.push_back(access);
   }
@@ -70,7 +71,8 @@ SizeExpr storage_bytes(const Plan& plan, const Storage& storage) {
   return on_parts(*plan.graph, bytes, storage.range.first, storage.range.second, plan.cut.parts);
 }
 
-std::vector<Candidate> make_candidates(const StoragePlanner& planner, const HappensBefore& order, const Plan& plan) {
+std::vector<Candidate> make_candidates(const StoragePlanner& planner, const HappensBefore& order,
+                                       const Plan& plan) {
   std::vector<Candidate> candidates;
   for (size_t id = 0; id < planner.storages().size(); ++id) {
     const Storage& storage = planner.storages()[id];
@@ -90,7 +92,8 @@ std::vector<Candidate> make_candidates(const StoragePlanner& planner, const Happ
 void find_conflicts(std::vector<Candidate>& candidates, const HappensBefore& order) {
   for (size_t a = 0; a < candidates.size(); ++a)
     for (size_t b = a + 1; b < candidates.size(); ++b)
-      if (!dead_before(candidates[a], candidates[b], order) && !dead_before(candidates[b], candidates[a], order)) {
+      if (!dead_before(candidates[a], candidates[b], order) &&
+          !dead_before(candidates[b], candidates[a], order)) {
         candidates[a].conflicts.push_back(b);
         candidates[b].conflicts.push_back(a);
       }
@@ -116,7 +119,8 @@ void pack_at_hints(std::vector<Candidate>& candidates) {
   for (size_t id : by_size) {
     std::vector<std::pair<int64_t, int64_t>> taken;
     for (size_t other : candidates[id].conflicts)
-      if (placed[other]) taken.emplace_back(candidates[other].offset, candidates[other].offset + candidates[other].size);
+      if (placed[other])
+        taken.emplace_back(candidates[other].offset, candidates[other].offset + candidates[other].size);
     candidates[id].offset = first_fit(std::move(taken), candidates[id].size);
     placed[id] = true;
   }
@@ -162,7 +166,8 @@ void place_frees(const StoragePlanner& planner, const HappensBefore& order, Plan
     if (storage.where != Root::kKernel || storage.accesses.empty()) continue;
     const std::vector<Access> lasts = extremes(storage.accesses, order, false);
     const bool output = std::any_of(plan.outputs.begin(), plan.outputs.end(), [&](const PlanOutput& out) {
-      return out.kind == PlanOutput::Kind::kSlot && plan.slots[static_cast<size_t>(out.slot)].root == Root::kKernel &&
+      return out.kind == PlanOutput::Kind::kSlot &&
+             plan.slots[static_cast<size_t>(out.slot)].root == Root::kKernel &&
              plan.slots[static_cast<size_t>(out.slot)].index == storage.index;
     });
     if (lasts.size() == 1 && !output) after_run[lasts[0].run].push_back(storage.index);

@@ -32,7 +32,8 @@ const char* name_of(const std::pair<Enum, const char*> (&table)[N], Enum value) 
 }
 
 template <typename Enum, size_t N>
-Enum named(const std::pair<Enum, const char*> (&table)[N], const text::Value& value, const std::string& name) {
+Enum named(const std::pair<Enum, const char*> (&table)[N], const text::Value& value,
+           const std::string& name) {
   std::string known;
   for (const auto& [key, text] : table) {
     if (name == text) return key;
@@ -43,7 +44,8 @@ Enum named(const std::pair<Enum, const char*> (&table)[N], const text::Value& va
 
 text::Value integers(const std::vector<int32_t>& items) {
   std::vector<text::Value> values;
-  for (int32_t item : items) values.push_back(item == kNoId ? text::Value::none() : text::Value::integral(item));
+  for (int32_t item : items)
+    values.push_back(item == kNoId ? text::Value::none() : text::Value::integral(item));
   return text::Value::list(std::move(values));
 }
 text::Value sizes(const std::vector<SizeExpr>& items) {
@@ -60,30 +62,34 @@ Line make_line(const char* kind, std::vector<text::Value> args) {
 }
 
 Line slot_to_text(const Plan& plan, const Slot& slot) {
-  return make_line("slot", {text::Value::ref(plan.graph->values[slot.value].name), text::Value::integral(slot.first_part),
-                            text::Value::integral(slot.last_part),
-                            text::Value::call(name_of(kRoots, slot.root), {text::Value::integral(slot.index)}),
-                            sizes(slot.sizes), sizes(slot.strides), slot.offset.to_text()});
+  return make_line(
+      "slot", {text::Value::ref(plan.graph->values[slot.value].name), text::Value::integral(slot.first_part),
+               text::Value::integral(slot.last_part),
+               text::Value::call(name_of(kRoots, slot.root), {text::Value::integral(slot.index)}),
+               sizes(slot.sizes), sizes(slot.strides), slot.offset.to_text()});
 }
 
 Line output_to_text(const PlanOutput& output) {
   switch (output.kind) {
-    case PlanOutput::Kind::kNone: break;
+    case PlanOutput::Kind::kNone:
+      break;
     case PlanOutput::Kind::kSlot:
       return make_line("result", {text::Value::call("slot", {text::Value::integral(output.slot)})});
-    case PlanOutput::Kind::kSize: return make_line("result", {text::Value::call("size", {output.size.to_text()})});
+    case PlanOutput::Kind::kSize:
+      return make_line("result", {text::Value::call("size", {output.size.to_text()})});
   }
   return make_line("result", {text::Value::none()});
 }
 
 void runs_to_text(const Plan& plan, std::vector<Line>& lines) {
   for (const Run& run : plan.runs) {
-    lines.push_back(make_line("run", {text::Value::string(run.name), text::Value::integral(run.segment),
-                                      text::Value::integral(run.first_part), text::Value::integral(run.last_part),
-                                      text::Value::integral(run.stream)}));
+    lines.push_back(
+        make_line("run", {text::Value::string(run.name), text::Value::integral(run.segment),
+                          text::Value::integral(run.first_part), text::Value::integral(run.last_part),
+                          text::Value::integral(run.stream)}));
     for (const OpLaunch& launch : run.launches)
-      lines.push_back(make_line("call", {text::Value::string(plan.graph->ops[launch.op].name), integers(launch.inputs),
-                                         integers(launch.outputs),
+      lines.push_back(make_line("call", {text::Value::string(plan.graph->ops[launch.op].name),
+                                         integers(launch.inputs), integers(launch.outputs),
                                          text::Value::identifier(name_of(kDeliveries, launch.delivery))}));
   }
 }
@@ -91,8 +97,10 @@ void runs_to_text(const Plan& plan, std::vector<Line>& lines) {
 Line stream_to_text(const Stream& stream) {
   std::vector<text::Value> code;
   for (const Instruction& instruction : stream.code)
-    code.push_back(text::Value::call(name_of(kInstructions, instruction.kind), {text::Value::integral(instruction.id)}));
-  return make_line("stream", {text::Value::string(stream.name), text::Value::identifier(name_of(kStreamKinds, stream.kind)),
+    code.push_back(
+        text::Value::call(name_of(kInstructions, instruction.kind), {text::Value::integral(instruction.id)}));
+  return make_line("stream", {text::Value::string(stream.name),
+                              text::Value::identifier(name_of(kStreamKinds, stream.kind)),
                               text::Value::list(std::move(code))});
 }
 
@@ -105,7 +113,8 @@ text::Section plan_section(const Plan& plan) {
                           {"events", text::Value::integral(plan.events)}};
   std::vector<Line>& lines = section.lines;
   for (const Guard& guard : plan.guards) lines.push_back(make_line("guard", {to_text(guard)}));
-  for (const Buffer& buffer : plan.buffers) lines.push_back(make_line("buffer", {buffer.bytes.to_text(), integers(buffer.above)}));
+  for (const Buffer& buffer : plan.buffers)
+    lines.push_back(make_line("buffer", {buffer.bytes.to_text(), integers(buffer.above)}));
   for (const OutputStorage& storage : plan.output_storage)
     lines.push_back(make_line("storage", {text::Value::identifier(std::string(dtype_name(storage.dtype))),
                                           storage.elements.to_text()}));
@@ -120,7 +129,8 @@ class PlanReader {
  public:
   explicit PlanReader(Plan& plan) : plan_(plan) {
     const Graph& graph = *plan.graph;
-    for (size_t id = 0; id < graph.values.size(); ++id) values_[graph.values[id].name] = static_cast<ValueId>(id);
+    for (size_t id = 0; id < graph.values.size(); ++id)
+      values_[graph.values[id].name] = static_cast<ValueId>(id);
     for (size_t id = 0; id < graph.ops.size(); ++id) ops_[graph.ops[id].name] = static_cast<OpId>(id);
   }
 
@@ -134,16 +144,25 @@ class PlanReader {
  private:
   void read_line(const Line& line) {
     const size_t count = line.args.size();
-    if (line.kind == "guard" && count == 1) plan_.guards.push_back(guard_from_text(line.args[0]));
-    else if (line.kind == "buffer" && count == 2) plan_.buffers.push_back({SizeExpr::from_text(line.args[0]), ids(line.args[1])});
+    if (line.kind == "guard" && count == 1)
+      plan_.guards.push_back(guard_from_text(line.args[0]));
+    else if (line.kind == "buffer" && count == 2)
+      plan_.buffers.push_back({SizeExpr::from_text(line.args[0]), ids(line.args[1])});
     else if (line.kind == "storage" && count == 2)
-      plan_.output_storage.push_back({dtype_from_name(line.args[0].as_name()), SizeExpr::from_text(line.args[1])});
-    else if (line.kind == "slot" && count == 7) read_slot(line);
-    else if (line.kind == "run" && count == 5) read_run(line);
-    else if (line.kind == "call" && count == 4) read_call(line);
-    else if (line.kind == "stream" && count == 3) read_stream(line);
-    else if (line.kind == "result" && count == 1) read_result(line.args[0]);
-    else line.fail(fmt::format("'{}' with {} arguments is no line of a plan", line.kind, count));
+      plan_.output_storage.push_back(
+          {dtype_from_name(line.args[0].as_name()), SizeExpr::from_text(line.args[1])});
+    else if (line.kind == "slot" && count == 7)
+      read_slot(line);
+    else if (line.kind == "run" && count == 5)
+      read_run(line);
+    else if (line.kind == "call" && count == 4)
+      read_call(line);
+    else if (line.kind == "stream" && count == 3)
+      read_stream(line);
+    else if (line.kind == "result" && count == 1)
+      read_result(line.args[0]);
+    else
+      line.fail(fmt::format("'{}' with {} arguments is no line of a plan", line.kind, count));
   }
 
   void read_slot(const Line& line) {
@@ -158,7 +177,8 @@ class PlanReader {
     slot.root = named(kRoots, line.args[3], line.args[3].name);
     slot.index = integer(line.args[3].items[0]);
     for (const text::Value& size : line.args[4].as_list()) slot.sizes.push_back(SizeExpr::from_text(size));
-    for (const text::Value& stride : line.args[5].as_list()) slot.strides.push_back(SizeExpr::from_text(stride));
+    for (const text::Value& stride : line.args[5].as_list())
+      slot.strides.push_back(SizeExpr::from_text(stride));
     slot.offset = SizeExpr::from_text(line.args[6]);
     plan_.slots.push_back(std::move(slot));
   }
@@ -186,7 +206,8 @@ class PlanReader {
     stream.name = line.args[0].as_string();
     stream.kind = named(kStreamKinds, line.args[1], line.args[1].as_name());
     for (const text::Value& item : line.args[2].as_list()) {
-      if (item.kind != text::Value::Kind::kCall || item.items.size() != 1) item.fail("launch(n), record(n), wait(n) or free(n)");
+      if (item.kind != text::Value::Kind::kCall || item.items.size() != 1)
+        item.fail("launch(n), record(n), wait(n) or free(n)");
       stream.code.push_back({named(kInstructions, item, item.name), integer(item.items[0])});
     }
     plan_.streams.push_back(std::move(stream));
@@ -196,9 +217,12 @@ class PlanReader {
     PlanOutput output;
     if (value.kind == text::Value::Kind::kCall && value.items.size() == 1) {
       output.kind = value.name == "slot" ? PlanOutput::Kind::kSlot : PlanOutput::Kind::kSize;
-      if (value.name == "slot") output.slot = integer(value.items[0]);
-      else if (value.name == "size") output.size = SizeExpr::from_text(value.items[0]);
-      else value.fail("slot(n), size(expression) or none");
+      if (value.name == "slot")
+        output.slot = integer(value.items[0]);
+      else if (value.name == "size")
+        output.size = SizeExpr::from_text(value.items[0]);
+      else
+        value.fail("slot(n), size(expression) or none");
     } else if (value.kind != text::Value::Kind::kNone) {
       value.fail("slot(n), size(expression) or none");
     }

@@ -47,10 +47,12 @@ void StoragePlanner::unite_in_place() {
     for (ValueId input : op_inputs(graph_.ops[id])) users[storage_root(graph_, input)].push_back(id);
   }
   for (const Arg& output : graph_.outputs)
-    if (const auto* ref = std::get_if<ValueRef>(&output.data)) is_output_[storage_root(graph_, ref->id)] = true;
+    if (const auto* ref = std::get_if<ValueRef>(&output.data))
+      is_output_[storage_root(graph_, ref->id)] = true;
   for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
     const Op& op = graph_.ops[id];
-    if (op.kind != OpKind::kCollective || short_target(op.target) != "all_reduce" || op.outputs.size() != 1) continue;
+    if (op.kind != OpKind::kCollective || short_target(op.target) != "all_reduce" || op.outputs.size() != 1)
+      continue;
     const std::vector<ValueId> inputs = op_inputs(op);
     if (inputs.size() != 1) continue;
     const ValueId source = storage_root(graph_, inputs[0]);
@@ -100,7 +102,8 @@ bool StoragePlanner::needs_joining(const std::set<PartRange>& ranges) const {
 
 int32_t StoragePlanner::add_output_storage(ValueId root, PartRange range) {
   const TensorMeta& meta = graph_.values[root].meta;
-  plan_.output_storage.push_back({meta.dtype, on_parts(graph_, elements(meta), range.first, range.second, parts_)});
+  plan_.output_storage.push_back(
+      {meta.dtype, on_parts(graph_, elements(meta), range.first, range.second, parts_)});
   return static_cast<int32_t>(plan_.output_storage.size()) - 1;
 }
 
@@ -133,15 +136,17 @@ void StoragePlanner::make_storages() {
 size_t StoragePlanner::storage_of(ValueId value, PartRange range) const {
   for (size_t id : by_root_.at(root_of(value)))
     if (storages_[id].range.first <= range.first && range.second <= storages_[id].range.second) return id;
-  throw InternalError(fmt::format("%{} has no storage for parts [{}, {})", graph_.values[value].name, range.first,
-                                  range.second));
+  throw InternalError(fmt::format("%{} has no storage for parts [{}, {})", graph_.values[value].name,
+                                  range.first, range.second));
 }
 
 /// Sizes are those of the slot's own rows; strides and offset those of the storage's, moved to the first row.
 void StoragePlanner::describe(Slot& slot, const Storage& storage) const {
   const TensorMeta& meta = graph_.values[slot.value].meta;
   const Layout& layout = partition_.split.layouts[slot.value];
-  const auto own = [&](const SizeExpr& expr) { return on_parts(graph_, expr, slot.first_part, slot.last_part, parts_); };
+  const auto own = [&](const SizeExpr& expr) {
+    return on_parts(graph_, expr, slot.first_part, slot.last_part, parts_);
+  };
   const auto whole = [&](const SizeExpr& expr) {
     return on_parts(graph_, expr, storage.range.first, storage.range.second, parts_);
   };
@@ -151,9 +156,10 @@ void StoragePlanner::describe(Slot& slot, const Storage& storage) const {
   const bool slice = PartRange{slot.first_part, slot.last_part} != storage.range;
   if (!slice) return;
   if (layout.kind != Layout::Kind::kShard || !(layout.outer == SizeExpr(1)))
-    throw PlanError(fmt::format("parts [{}, {}) of %{} are no slice of the batch (layout {}): run its segment and "
-                                "those that read it on the same parts",
-                                slot.first_part, slot.last_part, graph_.values[slot.value].name, print(layout)));
+    throw PlanError(
+        fmt::format("parts [{}, {}) of %{} are no slice of the batch (layout {}): run its segment and "
+                    "those that read it on the same parts",
+                    slot.first_part, slot.last_part, graph_.values[slot.value].name, print(layout)));
   SizeExpr rows;
   for (int part = storage.range.first; part < slot.first_part; ++part)
     rows = rows + SizeExpr::symbol(part_symbol(part));
@@ -227,15 +233,17 @@ void StoragePlanner::place_launches() {
     run.stream = issued.run.stream;
     run.name = segment.name;
     if (segment.form == SplitForm::kSplit && parts_ > 1)
-      run.name = issued.run.parts() == 1 ? fmt::format("mb{}/{}", run.first_part, segment.name)
-                                         : fmt::format("mb{}-{}/{}", run.first_part, run.last_part - 1, segment.name);
+      run.name = issued.run.parts() == 1
+                     ? fmt::format("mb{}/{}", run.first_part, segment.name)
+                     : fmt::format("mb{}-{}/{}", run.first_part, run.last_part - 1, segment.name);
     for (OpId op : segment.ops) {
       const int position = static_cast<int>(run.launches.size());
       OpLaunch launch = make_launch(op, issued);
       for (SlotId input : launch.inputs)
         storages_[slot_storage_[static_cast<size_t>(input)]].accesses.push_back({id, position, false});
       for (SlotId output : launch.outputs)
-        if (output != kNoId) storages_[slot_storage_[static_cast<size_t>(output)]].accesses.push_back({id, position, true});
+        if (output != kNoId)
+          storages_[slot_storage_[static_cast<size_t>(output)]].accesses.push_back({id, position, true});
       run.launches.push_back(std::move(launch));
     }
     plan_.runs.push_back(std::move(run));

@@ -14,7 +14,7 @@ using PartRange = std::pair<int, int>;
 /// One use of a storage by one launch.
 struct Access {
   RunId run = kNoId;
-  int launch = 0;     // index in the run's launches
+  int launch = 0;  // index in the run's launches
   bool write = false;
 };
 
@@ -27,8 +27,9 @@ struct Storage {
   std::vector<Access> accesses;  // in issue order
 };
 
-/// Decides where every value lives: its storage, and per launch its slots. The values of a root are kept apart
-/// by part when no two uses overlap; else one joined storage holds the whole batch and each part is a slice.
+/// Decides where every value lives: its storage, and per launch its slots. The values of a root are kept
+/// apart by part when no two uses overlap; else one joined storage holds the whole batch and each part is a
+/// slice.
 class StoragePlanner {
  public:
   StoragePlanner(const Schedule& schedule, const Issue& issue, Plan& plan);
@@ -64,15 +65,15 @@ class StoragePlanner {
   Plan& plan_;
   int parts_;
 
-  std::vector<ValueId> united_;                        // by ValueId: the root after in-place collectives
-  std::vector<bool> is_output_;                        // by root
-  std::vector<bool> is_read_;                          // by root
-  std::map<ValueId, std::set<PartRange>> ranges_;      // by root: the ranges it is used on
-  std::map<ValueId, std::set<PartRange>> made_;        // by root: the ranges its op runs on
-  std::map<ValueId, std::vector<size_t>> by_root_;     // storages of a root
+  std::vector<ValueId> united_;                     // by ValueId: the root after in-place collectives
+  std::vector<bool> is_output_;                     // by root
+  std::vector<bool> is_read_;                       // by root
+  std::map<ValueId, std::set<PartRange>> ranges_;   // by root: the ranges it is used on
+  std::map<ValueId, std::set<PartRange>> made_;     // by root: the ranges its op runs on
+  std::map<ValueId, std::vector<size_t>> by_root_;  // storages of a root
   std::vector<Storage> storages_;
   std::map<std::pair<ValueId, PartRange>, SlotId> slots_;
-  std::vector<size_t> slot_storage_;                   // by SlotId
+  std::vector<size_t> slot_storage_;  // by SlotId
 };
 
 }  // namespace dynaflow

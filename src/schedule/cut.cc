@@ -43,14 +43,17 @@ std::vector<int64_t> cut(const CutRule& rule, int64_t rows) {
   if (rule.parts <= 1) return {rows};
   if (rule.kind == CutRule::Kind::kSizes) {
     const int64_t sum = std::accumulate(rule.sizes.begin(), rule.sizes.end(), int64_t{0});
-    const bool small = std::any_of(rule.sizes.begin(), rule.sizes.end(), [&](int64_t n) { return n < rule.min_rows; });
+    const bool small =
+        std::any_of(rule.sizes.begin(), rule.sizes.end(), [&](int64_t n) { return n < rule.min_rows; });
     if (sum != rows || small)
-      throw PlanError(fmt::format("parts of [{}] rows do not fit a batch of {}: they must sum to it, each at least {}",
-                                  fmt::join(rule.sizes, ", "), rows, rule.min_rows));
+      throw PlanError(
+          fmt::format("parts of [{}] rows do not fit a batch of {}: they must sum to it, each at least {}",
+                      fmt::join(rule.sizes, ", "), rows, rule.min_rows));
     return rule.sizes;
   }
   if (feasible_parts(rule, rows) < rule.parts)
-    throw PlanError(fmt::format("{} rows cannot make {} parts of at least {} rows", rows, rule.parts, rule.min_rows));
+    throw PlanError(
+        fmt::format("{} rows cannot make {} parts of at least {} rows", rows, rule.parts, rule.min_rows));
   return rule.kind == CutRule::Kind::kEven ? cut_even(rows, rule.parts) : cut_fractions(rule, rows);
 }
 

@@ -8,9 +8,12 @@ bool holds(const Guard& guard, const std::function<int64_t(std::string_view)>& v
   const int64_t left = guard.left.evaluate(value_of);
   const int64_t right = guard.right.evaluate(value_of);
   switch (guard.op) {
-    case Guard::Op::kLess: return (left < right) == guard.holds;
-    case Guard::Op::kLessEqual: return (left <= right) == guard.holds;
-    case Guard::Op::kEqual: return (left == right) == guard.holds;
+    case Guard::Op::kLess:
+      return (left < right) == guard.holds;
+    case Guard::Op::kLessEqual:
+      return (left <= right) == guard.holds;
+    case Guard::Op::kEqual:
+      return (left == right) == guard.holds;
   }
   return false;
 }
@@ -49,7 +52,8 @@ class ScheduleChecker {
     if (run.segment < 0 || run.segment >= static_cast<SegmentId>(segments().size()))
       fail(fmt::format("run {} names no segment of the partition", id));
     if (run.first_part < 0 || run.last_part > schedule_.cut.parts || run.first_part >= run.last_part)
-      fail(fmt::format("run {} covers parts [{}, {}) of {}", id, run.first_part, run.last_part, schedule_.cut.parts));
+      fail(fmt::format("run {} covers parts [{}, {}) of {}", id, run.first_part, run.last_part,
+                       schedule_.cut.parts));
     if (run.stream < 0 || run.stream >= static_cast<int>(schedule_.streams.size()))
       fail(fmt::format("run {} names no stream", id));
     for (RunId after : run.after)
@@ -73,8 +77,8 @@ class ScheduleChecker {
     const int last = whole ? schedule_.cut.parts : run.last_part;
     for (int part = first; part < last; ++part)
       if (issued_[input][static_cast<size_t>(part)] == kNoId)
-        fail(fmt::format("{} is executed before its input {}[{}]", run_name(schedule_, run), segments()[input].name,
-                         part));
+        fail(fmt::format("{} is executed before its input {}[{}]", run_name(schedule_, run),
+                         segments()[input].name, part));
   }
 
   const Schedule& schedule_;

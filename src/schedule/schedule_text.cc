@@ -50,10 +50,14 @@ class ScheduleReader {
     schedule_.strategy = section.header.at("strategy").as_string();
     schedule_.cut = cut_from_text(section.header.at("cut"));
     for (const text::Line& line : section.lines) {
-      if (line.kind == "stream" && line.args.size() == 1) schedule_.streams.push_back(line.args[0].as_string());
-      else if (line.kind == "guard" && line.args.size() == 1) schedule_.guards.push_back(guard_from_text(line.args[0]));
-      else if (line.kind == "run" && line.args.size() == 4) read_run(line);
-      else line.fail("expected stream(name), guard(condition) or run(segment, first part, last part, stream)");
+      if (line.kind == "stream" && line.args.size() == 1)
+        schedule_.streams.push_back(line.args[0].as_string());
+      else if (line.kind == "guard" && line.args.size() == 1)
+        schedule_.guards.push_back(guard_from_text(line.args[0]));
+      else if (line.kind == "run" && line.args.size() == 4)
+        read_run(line);
+      else
+        line.fail("expected stream(name), guard(condition) or run(segment, first part, last part, stream)");
     }
   }
 
@@ -65,7 +69,8 @@ class ScheduleReader {
     run.segment = found->second;
     run.first_part = small_int(line.args[1]);
     run.last_part = small_int(line.args[2]);
-    const auto stream = std::find(schedule_.streams.begin(), schedule_.streams.end(), line.args[3].as_string());
+    const auto stream =
+        std::find(schedule_.streams.begin(), schedule_.streams.end(), line.args[3].as_string());
     if (stream == schedule_.streams.end()) line.args[3].fail("a stream declared above");
     run.stream = static_cast<int>(stream - schedule_.streams.begin());
     if (const text::Value* after = line.find("after"))
@@ -82,8 +87,11 @@ class ScheduleReader {
 text::Value cut_to_text(const CutRule& rule) {
   std::vector<text::Value> items = {text::Value::integral(rule.parts), text::Value::integral(rule.min_rows)};
   switch (rule.kind) {
-    case CutRule::Kind::kEven: return text::Value::call("even", std::move(items));
-    case CutRule::Kind::kSizes: items.push_back(integers(rule.sizes)); break;
+    case CutRule::Kind::kEven:
+      return text::Value::call("even", std::move(items));
+    case CutRule::Kind::kSizes:
+      items.push_back(integers(rule.sizes));
+      break;
     case CutRule::Kind::kFractions: {
       std::vector<text::Value> fractions;
       for (double fraction : rule.fractions) fractions.push_back(text::Value::floating(fraction));
@@ -99,7 +107,8 @@ CutRule cut_from_text(const text::Value& value) {
   const bool even = value.name == "even" && value.items.size() == 2;
   const bool sizes = value.name == "sizes" && value.items.size() == 3;
   const bool fractions = value.name == "fractions" && value.items.size() == 3;
-  if (!even && !sizes && !fractions) value.fail("even(parts, min), fractions(parts, min, [...]) or sizes(...)");
+  if (!even && !sizes && !fractions)
+    value.fail("even(parts, min), fractions(parts, min, [...]) or sizes(...)");
   rule.parts = small_int(value.items[0]);
   rule.min_rows = value.items[1].as_int();
   if (rule.parts < 1 || rule.min_rows < 0) value.fail("at least one part, and no negative minimum");

@@ -8,23 +8,30 @@
 namespace dynaflow {
 
 namespace {
+
 constexpr const char* kDefaultStream = "compute";
 constexpr size_t kShownRuns = 8;  // in an error: the last runs issued
+
+/// A comparison that was made before says nothing new; neither does one with a negative number.
+void record(std::vector<Guard>& guards, Guard guard) {
+  if (std::find(guards.begin(), guards.end(), guard) == guards.end()) guards.push_back(std::move(guard));
+}
+
 }  // namespace
 
 bool RangedSize::operator<(int64_t other) const {
   const bool answer = value_ < other;
-  guards_->push_back({Guard::Op::kLess, expr_, other, answer});
+  if (other > 0) record(*guards_, {Guard::Op::kLess, expr_, other, answer});
   return answer;
 }
 bool RangedSize::operator<=(int64_t other) const {
   const bool answer = value_ <= other;
-  guards_->push_back({Guard::Op::kLessEqual, expr_, other, answer});
+  if (other >= 0) record(*guards_, {Guard::Op::kLessEqual, expr_, other, answer});
   return answer;
 }
 bool RangedSize::operator==(int64_t other) const {
   const bool answer = value_ == other;
-  guards_->push_back({Guard::Op::kEqual, expr_, other, answer});
+  if (other >= 0) record(*guards_, {Guard::Op::kEqual, expr_, other, answer});
   return answer;
 }
 
@@ -59,7 +66,8 @@ int Scheduler::split(std::vector<double> fractions) {
   const double sum = std::accumulate(fractions.begin(), fractions.end(), 0.0);
   const bool positive = std::all_of(fractions.begin(), fractions.end(), [](double f) { return f > 0; });
   if (fractions.empty() || !positive || sum < 0.999 || sum > 1.001)
-    throw ScheduleError(fmt::format("split([{}]): fractions are positive and sum to 1", fmt::join(fractions, ", ")));
+    throw ScheduleError(
+        fmt::format("split([{}]): fractions are positive and sum to 1", fmt::join(fractions, ", ")));
   CutRule rule;
   rule.kind = CutRule::Kind::kFractions;
   rule.parts = static_cast<int>(fractions.size());
@@ -86,12 +94,12 @@ int Scheduler::set_cut(CutRule rule) {
   const int64_t value = value_of_(symbol->name);
   if (rule.kind == CutRule::Kind::kSizes) {
     cut(rule, value);
-    schedule_->guards.push_back({Guard::Op::kEqual, rows, value, true});
+    record(schedule_->guards, {Guard::Op::kEqual, rows, value, true});
   } else {
     const int feasible = feasible_parts(rule, value);
-    if (feasible > 1) schedule_->guards.push_back({Guard::Op::kLess, rows, feasible * rule.min_rows, false});
+    if (feasible > 1) record(schedule_->guards, {Guard::Op::kLess, rows, feasible * rule.min_rows, false});
     if (feasible < rule.parts)
-      schedule_->guards.push_back({Guard::Op::kLess, rows, (feasible + 1) * rule.min_rows, true});
+      record(schedule_->guards, {Guard::Op::kLess, rows, (feasible + 1) * rule.min_rows, true});
     rule.parts = feasible;
     if (!rule.fractions.empty()) rule.fractions.resize(static_cast<size_t>(feasible));
   }
@@ -141,10 +149,12 @@ std::string Scheduler::op_name(SegmentId segment, int first_part, int last_part)
 }
 
 void Scheduler::refuse(SegmentId segment, int first_part, int last_part, const std::string& why) const {
-  std::string message = fmt::format("{} {} (strategy '{}', schedule step {})", op_name(segment, first_part, last_part),
-                                    why, schedule_->strategy, schedule_->runs.size());
+  std::string message =
+      fmt::format("{} {} (strategy '{}', schedule step {})", op_name(segment, first_part, last_part), why,
+                  schedule_->strategy, schedule_->runs.size());
   std::vector<std::string> issued;
-  for (const SegmentRun& run : schedule_->runs) issued.push_back(op_name(run.segment, run.first_part, run.last_part));
+  for (const SegmentRun& run : schedule_->runs)
+    issued.push_back(op_name(run.segment, run.first_part, run.last_part));
   const size_t skipped = issued.size() > kShownRuns ? issued.size() - kShownRuns : 0;
   issued.erase(issued.begin(), issued.begin() + static_cast<std::ptrdiff_t>(skipped));
   message += fmt::format("\n  issued so far: {}{}", skipped > 0 ? "..., " : "",
@@ -207,11 +217,13 @@ void Scheduler::execute(std::span<const ReadyOp> ops, const ExecuteOptions& opti
   for (size_t i = 1; i < sorted.size(); ++i) {
     if (sorted[i].segment() != sorted[0].segment())
       refuse(sorted[i].segment(), sorted[i].first_part(), sorted[i].last_part(),
-             fmt::format("cannot be launched with {}: a merged launch takes parts of one segment", sorted[0].name()));
+             fmt::format("cannot be launched with {}: a merged launch takes parts of one segment",
+                         sorted[0].name()));
     if (sorted[i].first_part() != sorted[i - 1].last_part())
-      refuse(sorted[i].segment(), sorted[i].first_part(), sorted[i].last_part(),
-             fmt::format("is not the neighbour of part {}: a merged launch takes neighbouring parts, each once",
-                         sorted[i - 1].first_part()));
+      refuse(
+          sorted[i].segment(), sorted[i].first_part(), sorted[i].last_part(),
+          fmt::format("is not the neighbour of part {}: a merged launch takes neighbouring parts, each once",
+                      sorted[i - 1].first_part()));
   }
   issue(sorted.front().segment(), sorted.front().first_part(), sorted.back().last_part(), options);
 }

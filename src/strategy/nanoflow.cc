@@ -19,6 +19,11 @@ NanoFlowOptions read_options(const StrategyOptions& options) {
     result.min_tokens = found->second.as_int();
   if (const auto found = options.find("fractions"); found != options.end())
     for (const text::Value& item : found->second.as_list()) result.fractions.push_back(item.as_float());
+  const bool both = options.count("parts") > 0 && !result.fractions.empty();
+  if (both && result.fractions.size() != static_cast<size_t>(result.parts))
+    throw ScheduleError(
+        fmt::format("strategy 'nanoflow': parts={} but {} fractions; give one fraction for each part",
+                    result.parts, result.fractions.size()));
   return result;
 }
 
@@ -31,7 +36,8 @@ class NanoFlow final : public Strategy {
   std::string name() const override { return "nanoflow"; }
 
   std::vector<Annotation> partition() const override {
-    return {split_func({"all_reduce|all_gather_into_tensor|reduce_scatter_tensor|all_to_all_single"}, {"network"})};
+    return {split_func({"all_reduce|all_gather_into_tensor|reduce_scatter_tensor|all_to_all_single"},
+                       {"network"})};
   }
 
   void schedule(Scheduler& s, const Batch& batch) const override {

@@ -23,7 +23,8 @@ std::vector<std::string> StrategyRegistry::names() const {
   return result;
 }
 
-void check_options(const std::string& strategy, const StrategyOptions& options, const std::vector<std::string>& known) {
+void check_options(const std::string& strategy, const StrategyOptions& options,
+                   const std::vector<std::string>& known) {
   for (const auto& [key, value] : options)
     if (std::find(known.begin(), known.end(), key) == known.end())
       throw ScheduleError(fmt::format("strategy '{}' has no option '{}'; it has: {}", strategy, key,

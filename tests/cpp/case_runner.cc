@@ -49,7 +49,8 @@ class CaseRun {
   void differ(const std::string& what) { differences_.push_back(what); }
   template <typename T>
   void same(const std::string& what, const T& expected, const T& actual) {
-    if (!(expected == actual)) differ(what + " differs\n  expected: " + print_any(expected) + "\n  actual:   " + print_any(actual));
+    if (!(expected == actual))
+      differ(what + " differs\n  expected: " + print_any(expected) + "\n  actual:   " + print_any(actual));
   }
   static std::string print_any(const std::string& text) { return text; }
   static std::string print_any(const std::vector<std::string>& items) {
@@ -77,7 +78,8 @@ class CaseRun {
     for (const Annotation& annotation : read_cut()) annotations.push_back(annotation);
     partition_ = partition(graph, annotations);
     const PartitionPtr again = partition_from_text(text::parse(print(*partition_)).at("partition"), graph);
-    if (!(again->segments == partition_->segments)) differ("the partition does not survive printing and reading");
+    if (!(again->segments == partition_->segments))
+      differ("the partition does not survive printing and reading");
     check_layouts();
     check_segments();
     check_unmatched();
@@ -98,10 +100,14 @@ class CaseRun {
     for (const text::Line& line : section->lines) {
       const text::Value* tags = line.find("tags");
       const std::vector<std::string> tag_names = tags ? names(*tags) : std::vector<std::string>();
-      if (line.kind == "func") annotations.push_back(split_func(string_args(line), tag_names));
-      else if (line.kind == "module") annotations.push_back(split_module(string_args(line).at(0), tag_names));
-      else if (line.kind == "mark") annotations.push_back(split_mark(string_args(line).at(0), tag_names));
-      else line.fail("expected func, module or mark");
+      if (line.kind == "func")
+        annotations.push_back(split_func(string_args(line), tag_names));
+      else if (line.kind == "module")
+        annotations.push_back(split_module(string_args(line).at(0), tag_names));
+      else if (line.kind == "mark")
+        annotations.push_back(split_mark(string_args(line).at(0), tag_names));
+      else
+        line.fail("expected func, module or mark");
     }
     return annotations;
   }
@@ -129,12 +135,18 @@ class CaseRun {
   SchedulePtr run_script(const text::Section& section) const {
     Scheduler s(partition_, "script", [this](std::string_view name) { return value_of(name); });
     for (const text::Line& line : section.lines) {
-      if (line.kind == "split") s.split(static_cast<int>(line.args.at(0).as_int()));
-      else if (line.kind == "fractions") s.split(floats(line.args.at(0)));
-      else if (line.kind == "sizes") s.split(integers(line.args.at(0)));
-      else if (line.kind == "run") execute(s, line);
-      else if (line.kind == "rest") s.run_sequentially();
-      else line.fail("expected split, fractions, sizes, run or rest");
+      if (line.kind == "split")
+        s.split(static_cast<int>(line.args.at(0).as_int()));
+      else if (line.kind == "fractions")
+        s.split(floats(line.args.at(0)));
+      else if (line.kind == "sizes")
+        s.split(integers(line.args.at(0)));
+      else if (line.kind == "run")
+        execute(s, line);
+      else if (line.kind == "rest")
+        s.run_sequentially();
+      else
+        line.fail("expected split, fractions, sizes, run or rest");
     }
     return s.finish();
   }
@@ -150,7 +162,8 @@ class CaseRun {
     options.stream = line.args.at(3).as_string();
     if (const text::Value* after = line.find("after"))
       for (const text::Value& item : after->as_list())
-        options.after.push_back(find_op(item.items.at(0).as_string(), static_cast<int>(item.items.at(1).as_int())));
+        options.after.push_back(
+            find_op(item.items.at(0).as_string(), static_cast<int>(item.items.at(1).as_int())));
     std::vector<ReadyOp> ops;
     const int first = static_cast<int>(line.args.at(1).as_int());
     const int last = static_cast<int>(line.args.at(2).as_int());
@@ -178,7 +191,8 @@ class CaseRun {
         if (graph.values[id].name == line.results.at(0)) {
           text::Line bare = line;
           bare.results.clear();
-          same("the layout of %" + graph.values[id].name, text::print(bare), print(partition_->split.layouts[id]));
+          same("the layout of %" + graph.values[id].name, text::print(bare),
+               print(partition_->split.layouts[id]));
         }
   }
 
@@ -192,7 +206,8 @@ class CaseRun {
       bool equal = expected.args == actual.lines[i].args;
       for (const auto& [key, value] : expected.attrs) {
         const text::Value* found = actual.lines[i].find(key);
-        const bool partly = key == "reason" && found != nullptr && found->name.find(value.name) != std::string::npos;
+        const bool partly =
+            key == "reason" && found != nullptr && found->name.find(value.name) != std::string::npos;
         equal &= partly || (found != nullptr && *found == value);
       }
       if (!equal) same("segment " + std::to_string(i), text::print(expected), text::print(actual.lines[i]));
@@ -222,9 +237,15 @@ class CaseRun {
     for (const Instruction& instruction : stream.code) {
       const text::Value id = text::Value::integral(instruction.id);
       switch (instruction.kind) {
-        case Instruction::Kind::kLaunch: line.args.push_back(text::Value::string(plan.runs[instruction.id].name)); break;
-        case Instruction::Kind::kRecord: line.args.push_back(text::Value::call("record", {id})); break;
-        case Instruction::Kind::kWait: line.args.push_back(text::Value::call("wait", {id})); break;
+        case Instruction::Kind::kLaunch:
+          line.args.push_back(text::Value::string(plan.runs[instruction.id].name));
+          break;
+        case Instruction::Kind::kRecord:
+          line.args.push_back(text::Value::call("record", {id}));
+          break;
+        case Instruction::Kind::kWait:
+          line.args.push_back(text::Value::call("wait", {id}));
+          break;
         case Instruction::Kind::kFree: {
           const ValueId value = plan.slots[static_cast<size_t>(instruction.id)].value;
           line.args.push_back(text::Value::call("free", {text::Value::ref(plan.graph->values[value].name)}));
@@ -253,7 +274,8 @@ class CaseRun {
     std::vector<int64_t> symbols;
     for (const Symbol& symbol : plan->graph->symbols) symbols.push_back(value_of(symbol.name));
     binder.bind(symbols, binding);
-    same("the arena's bytes", std::to_string(section->header.at("arena").as_int()), std::to_string(binding.arena_bytes));
+    same("the arena's bytes", std::to_string(section->header.at("arena").as_int()),
+         std::to_string(binding.arena_bytes));
   }
 
   text::Document document_;

@@ -9,7 +9,8 @@ namespace dynaflow::testing {
 ///   graph:     the graph
 ///   sizes:     sizes() {s0=8}                    the batch the plan is made for; default: the hints
 ///   cut:       func("all_reduce") {tags=["network"]}, module(...), mark(...) lines
-///   schedule:  a strategy with options, or `script()` with split(...) and run(segment, first, last, stream) lines
+///   schedule:  a strategy with options, or `script()` with split(...) and run(segment, first, last, stream)
+///   lines
 /// and any of
 ///   segments:  segment("name", ["op", ...]) {form=split}      all of them; reason= a part of the text
 ///   layouts:   %x = shard(0)                                  some of them

@@ -4,10 +4,11 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
+from ranks import run_ranks
+
 from dynaflow.agreement import agree
 from dynaflow.errors import AgreementError, CaptureError
 from dynaflow.groups import open_queue, resolve
-from ranks import run_ranks
 
 
 def overtakes(group) -> bool:

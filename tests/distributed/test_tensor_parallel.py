@@ -1,13 +1,14 @@
 import warnings
 
-import dynaflow as df
 import pytest
 import torch
 import torch.distributed as dist
-from dynaflow import debug
 from ranks import run_ranks
 from small_models import llama, prompt
 from transformers import LlamaForCausalLM
+
+import dynaflow as df
+from dynaflow import debug
 
 SIZES = ((4, 8), (6, 8), (33, 5), (2, 7), (3, 12))
 
@@ -30,7 +31,9 @@ def call(model, size):
 
 def llama_body(rank, checkpoint, parts):
     model = load(checkpoint)
-    compiled = df.compile(model, strategy=df.NanoFlow(parts=parts, min_tokens=0), dynamic_dims=(0, 1))
+    compiled = df.compile(
+        model, strategy=df.NanoFlow(parts=parts, min_tokens=0), dynamic_dims=(0, 1)
+    )
     errors, serial = [], []
     with torch.no_grad():
         for size in SIZES:
@@ -39,7 +42,9 @@ def llama_body(rank, checkpoint, parts):
             with debug.run_mode(compiled, serial=True, poison=True):
                 serial.append(call(compiled, size).equal(result))
             with debug.run_mode(
-                compiled, poison=True, delays_us=lambda n: [(rank * 7 + i * 13) % 5 * 100 for i in range(n)]
+                compiled,
+                poison=True,
+                delays_us=lambda n: [(rank * 7 + i * 13) % 5 * 100 for i in range(n)],
             ):
                 serial.append(call(compiled, size).equal(result))
     return errors, serial, df.report(compiled).to_json()
@@ -52,7 +57,9 @@ def test_llama_splits_overlaps_and_equals_eager(tmp_path, checkpoint, parts):
         assert all(same_bits), "overlapped and serial runs give the same bits"
         assert report["fallbacks"] == [] and len(report["graphs"]) == 1
         plan = report["graphs"][0]["plans"][0]
-        assert plan["parts"] == (parts if parts == 2 else 2), "the first call has 4 rows, 2 at least for a part"
+        assert plan["parts"] == (parts if parts == 2 else 2), (
+            "the first call has 4 rows, 2 at least for a part"
+        )
         hidden = [item for item in plan["collectives"] if item["overlapped"]]
         assert len(hidden) >= 8, "each layer's all-reduces run under the other part's compute"
         assert all(item["bytes"] > 0 for item in plan["collectives"])

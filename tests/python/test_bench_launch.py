@@ -52,9 +52,8 @@ def hang(context):
 
 def all_reduce_bytes(context, elements, repeats):
     """Bytes received and sent on the wire, and seconds, per all-reduce."""
-    import torch.distributed as dist
-
     import torch
+    import torch.distributed as dist
 
     tensor = torch.ones(elements)
     dist.all_reduce(tensor)

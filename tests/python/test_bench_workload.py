@@ -2,10 +2,10 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import torch
 from dynaflow.bench import numerics, workload
 from dynaflow.bench.bounds import (
     Bound,

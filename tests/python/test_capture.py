@@ -1,18 +1,19 @@
 import gc
 
-import dynaflow as df
 import pytest
 import torch
-from dynaflow import _core
-from dynaflow.capture import capture
-from dynaflow.capture_nodes import module_path
-from dynaflow.capture_schema import facts, quote
-from dynaflow.capture_sizes import print_size
 from hypothesis import given
 from hypothesis import strategies as st
 from small_models import llama, prompt, stack
 from torch._dynamo.backends.common import aot_autograd
 from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod
+
+import dynaflow as df
+from dynaflow import _core
+from dynaflow.capture import capture
+from dynaflow.capture_nodes import module_path
+from dynaflow.capture_schema import facts, quote
+from dynaflow.capture_sizes import print_size
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +81,13 @@ def test_arguments_are_complete_with_defaults(llama_graph):
 def test_only_true_out_overloads_are_named(llama_graph):
     assert op(llama_graph, "aten.mm.default")["out_target"] == "aten.mm.out"
     assert op(llama_graph, "aten.mean.dim")["out_target"] == "aten.mean.out"
-    assert op(llama_graph, "aten.embedding.default")["out_target"] == "", "it is generated: it copies"
+    assert op(llama_graph, "aten.embedding.default")["out_target"] == "", (
+        "it is generated: it copies"
+    )
     assert facts(torch.ops.aten.clone.default).out_target == ""
-    assert facts(torch.ops.aten.arange.default).out_target == "", "its out form takes other arguments"
+    assert facts(torch.ops.aten.arange.default).out_target == "", (
+        "its out form takes other arguments"
+    )
     assert facts(torch.ops.aten.add_.Tensor).out_target == "", "it writes already"
 
 
@@ -168,7 +173,9 @@ def test_a_python_op_is_called_through_a_registered_one_and_unregistered_with_it
     name = line.split("dynaflow_opaque.")[1].split(".default")[0]
     wrapped = getattr(torch.ops.dynaflow_opaque, name)
     results = wrapped(torch.ones(2, 3))
-    torch.testing.assert_close(results[-1] if isinstance(results, tuple) else results, torch.full((2, 3), 2.0))
+    torch.testing.assert_close(
+        results[-1] if isinstance(results, tuple) else results, torch.full((2, 3), 2.0)
+    )
     del captured, wrapped, results
     torch._dynamo.reset()
     gc.collect()
@@ -176,7 +183,7 @@ def test_a_python_op_is_called_through_a_registered_one_and_unregistered_with_it
 
 
 def test_what_has_no_text_form_is_named():
-    with pytest.raises(Exception, match="CaptureError.*complex"):
+    with pytest.raises(Exception, match=r"CaptureError.*complex"):
         captured_of(lambda x: x * 2j, torch.randn(4, 3))
 
 
@@ -216,7 +223,11 @@ def sizes():
 def test_the_text_of_a_size_has_its_value(expr, s0, s1):
     import sympy
 
-    expected = int(expr.subs({sympy.Symbol(n, integer=True, positive=True): v for n, v in (("s0", s0), ("s1", s1))}))
+    expected = int(
+        expr.subs(
+            {sympy.Symbol(n, integer=True, positive=True): v for n, v in (("s0", s0), ("s1", s1))}
+        )
+    )
     assert eval(print_size(expr), {"max": max, "min": min}, {"s0": s0, "s1": s1}) == expected
 
 

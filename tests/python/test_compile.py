@@ -8,13 +8,14 @@ import sys
 import warnings
 import weakref
 
-import dynaflow as df
 import pytest
 import torch
-from dynaflow import _loader
-from dynaflow.backend import dynaflow as backend
 from small_models import Stack, llama, prompt, stack
 from transformers.modeling_outputs import CausalLMOutputWithPast
+
+import dynaflow as df
+from dynaflow import _loader
+from dynaflow.backend import dynaflow as backend
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +104,9 @@ class TestTransparency:
         compiled = df.compile(model)
         assert list(compiled.state_dict()) == list(model.state_dict())
         assert all(a is b for a, b in zip(compiled.parameters(), model.parameters(), strict=True))
-        compiled.load_state_dict({key: torch.zeros_like(value) for key, value in model.state_dict().items()})
+        compiled.load_state_dict(
+            {key: torch.zeros_like(value) for key, value in model.state_dict().items()}
+        )
         assert compiled(torch.ones(4, 8)).equal(torch.ones(4, 8)), "only the residual is left"
 
     def test_attributes_are_shared_both_ways(self):
@@ -269,7 +272,7 @@ def test_inputs_that_disagree_on_the_batch_run_the_original(model):
 def test_unknown_strategies_and_options_are_refused_with_the_valid_ones():
     with pytest.raises(df.ScheduleError, match="nanoflow, sequential"):
         df.compile(stack(), strategy="nanflow")
-    with pytest.raises(df.ScheduleError, match="min_tokens, parts.*serial, skip_collectives"):
+    with pytest.raises(df.ScheduleError, match=r"min_tokens, parts.*serial, skip_collectives"):
         df.compile(stack(), strategy="nanoflow", options={"part": 2})
     with pytest.raises(df.ScheduleError, match="an object has its own"):
         df.compile(stack(), strategy=Halves(), options={"parts": 2})
@@ -338,7 +341,10 @@ def test_the_environment_can_bypass_everything():
 
 
 def test_the_environment_sets_the_log_level():
-    code = "import dynaflow as df, torch\nwith torch.no_grad(): df.compile(lambda x: x.sin())(torch.ones(4))"
+    code = (
+        "import dynaflow as df, torch\n"
+        "with torch.no_grad(): df.compile(lambda x: x.sin())(torch.ones(4))"
+    )
     run = lambda level: subprocess.run(  # noqa: E731
         [sys.executable, "-c", code],
         env={**os.environ, "DYNAFLOW_LOG": level},

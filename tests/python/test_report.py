@@ -1,10 +1,11 @@
 import json
 
-import dynaflow as df
 import pytest
 import torch
-from dynaflow import debug
 from small_models import stack
+
+import dynaflow as df
+from dynaflow import debug
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,10 @@ def test_a_pattern_that_matched_nothing_is_shown_with_near_misses(compiled):
     unmatched = df.report(compiled).graphs[0]["unmatched"]
     assert unmatched[0]["patterns"] == ["addm"]
     assert "addmm" in unmatched[0]["near_misses"]
-    assert "matched nothing: addm; near misses: addmm" in str(df.report(compiled))
+    shown = next(
+        line for line in str(df.report(compiled)).splitlines() if "matched nothing" in line
+    )
+    assert "addm;" in shown and "addmm" in shown
 
 
 def test_the_report_is_json(compiled):
@@ -60,7 +64,8 @@ def test_an_op_that_cannot_be_split_is_named_with_the_reason():
     compiled = df.compile(lambda x: x.sort(dim=0).values + x, strategy=df.NanoFlow(min_tokens=0))
     compiled(torch.randn(6, 2))
     merged = df.report(compiled).graphs[0]["plans"][0]["segments"]["merged_because"]
-    assert any("sort" in item["reason"] for item in merged)
+    assert [item["name"] for item in merged] == ["sort"]
+    assert "mixes the rows" in merged[0]["reason"]
 
 
 def test_only_compiled_objects_have_a_report():
@@ -96,5 +101,7 @@ def test_serial_poisoned_and_delayed_runs_give_the_same_bits(compiled):
         expected = compiled(x)
         with debug.run_mode(compiled, serial=True, poison=True):
             assert compiled(x).equal(expected)
-        with debug.run_mode(compiled, poison=True, delays_us=lambda n: [200 * (i % 3) for i in range(n)]):
+        with debug.run_mode(
+            compiled, poison=True, delays_us=lambda n: [200 * (i % 3) for i in range(n)]
+        ):
             assert compiled(x).equal(expected)

@@ -1,8 +1,9 @@
-import dynaflow as df
 import pytest
 import torch
-from dynaflow import _core
 from small_models import Mlp, stack
+
+import dynaflow as df
+from dynaflow import _core
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +77,19 @@ def test_comparisons_become_the_buckets_borders(graph):
 
 @pytest.mark.parametrize(
     "use",
-    [int, float, str, repr, bool, hash, lambda x: f"{x}", lambda x: x + 1, lambda x: 2 * x, lambda x: x // 2, range],
+    [
+        int,
+        float,
+        str,
+        repr,
+        bool,
+        hash,
+        lambda x: f"{x}",
+        lambda x: x + 1,
+        lambda x: 2 * x,
+        lambda x: x // 2,
+        range,
+    ],
 )
 def test_a_range_gives_away_no_single_value(graph, use):
     s = scheduler(graph)

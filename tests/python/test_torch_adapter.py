@@ -6,8 +6,8 @@ import threading
 import time
 
 import pytest
-
 import torch
+
 from dynaflow._loader import load_adapter
 
 GRAPH = """

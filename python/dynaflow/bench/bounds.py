@@ -83,10 +83,9 @@ def link_rate(collectives: list[Collective], world: int, compute_s: float) -> fl
 
 def observe_collectives(run: Callable[[], object]) -> list[Collective]:
     """The collectives that `run` issues through PyTorch, in order, with their sizes in bytes."""
+    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
-
-    import torch
 
     seen: list[Collective] = []
 
@@ -136,9 +135,9 @@ def communicate(collectives: list[Collective], context, repeats: int = 3) -> Com
     """Issues a step's collectives one after the other with the caller blocked; medians over
     `repeats` runs of the slowest rank. Every rank calls it.
     """
+    import torch
     import torch.distributed as dist
 
-    import torch
     from dynaflow.bench.net import interface_bytes
 
     tensors = [torch.zeros(max(1, collective.bytes // 4)) for collective in collectives]

@@ -24,11 +24,10 @@ def measure(context: RankContext, shape: LlamaShape, size: tuple[int, int], arm:
 
     What both arms would import on the way is imported before, so as not to dilute the ratio.
     """
+    import torch
     import torch._dynamo
     import torch._functorch.aot_autograd
     from torch._dynamo.backends.common import aot_autograd  # noqa: F401
-
-    import torch
 
     model = build_model(shape, context.world)
     inputs = fixed_batch(*size, shape.vocabulary).inputs()

@@ -76,9 +76,8 @@ def load_target(path: str):
 
 def _join_world(spec: RankSpec) -> Meeting:
     """Sets torch's thread counts and, for more than one rank, the Gloo process group."""
-    import torch.distributed as dist
-
     import torch
+    import torch.distributed as dist
 
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)

@@ -112,10 +112,9 @@ def build_model(shape: LlamaShape = FULL, world: int = 1, seed: int = 0):
     """The model in float32 with random weights from `seed`; for `world` > 1 the caller's shard of
     it, by Transformers' own tensor-parallel plan over the default process group.
     """
+    import torch
     from transformers import LlamaForCausalLM
     from transformers.utils import logging
-
-    import torch
 
     logging.set_verbosity_error()
     torch.manual_seed(seed)
