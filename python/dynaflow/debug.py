@@ -43,10 +43,10 @@ def _with(plan: Plan, serial: bool, poison: bool, delays: list[int]) -> Callable
 
 
 def replan(compiled: Any, strategy: str | Strategy) -> None:
-    """Drops every plan of `compiled`; its next calls make theirs by `strategy`, from the graphs it has captured.
+    """Drops every plan of `compiled`; from now on calls make theirs by `strategy`.
 
-    For comparing strategies without capturing the model for each. Not while a call is under way; every rank
-    of a group must do the same.
+    For comparing strategies without capturing the model for each. Not while a call is under way;
+    every rank of a group must do the same.
     """
     session = session_of(compiled)
     session.strategy = make_strategy(strategy, {})
@@ -55,7 +55,7 @@ def replan(compiled: Any, strategy: str | Strategy) -> None:
 
 
 def engine_for(compiled: Any, graph: CompiledGraph, plan_text: str) -> Any:
-    """An engine for a plan's text, perhaps changed by hand. Put in `Plan.engine`, `run_mode` runs it."""
+    """An engine for a plan's text, perhaps changed by hand. `run_mode` runs it as `Plan.engine`."""
     return session_of(compiled).make_engine(plan_text, graph.captured)
 
 

@@ -15,7 +15,7 @@ from torch.distributed._functional_collectives import all_reduce
 
 import dynaflow as df
 
-#: Of the group that fails; that of the processes themselves is longer, for they start at their own pace.
+#: Of the group that fails. The processes' own is longer, for they start at their own pace.
 TIMEOUT_S = 3
 #: How long ranks wait for each other's plans: compilation takes one longer than the other.
 PATIENT = {"agree_timeout_s": 60}
@@ -55,7 +55,7 @@ def step(rank):
 
 @torch.no_grad()
 def step_without_peer(rank, peer_dies):
-    """Of the first rank: the error, the seconds that it took, the next call's error, and the report's line."""
+    """Of the first rank: the error, its seconds, the next call's error, and the report's line."""
     if rank == 1:
         os._exit(1) if peer_dies else time.sleep(TIMEOUT_S + 2)
         return None

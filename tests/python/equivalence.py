@@ -1,4 +1,4 @@
-"""What the equivalence tests share, on one rank and on several: inputs, delays, and two ways to run a plan."""
+"""What the equivalence tests share: inputs, delays, and two ways to run a plan."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def forced(parts: int, fractions: tuple[float, ...] | None = None) -> df.NanoFlo
 
 
 def fresh_seed() -> int:
-    """Another seed in every run of the tests; DYNAFLOW_TEST_SEED repeats one. Printed with a failure."""
+    """Another seed in every run, printed with a failure; DYNAFLOW_TEST_SEED repeats one."""
     seed = int(os.environ.get("DYNAFLOW_TEST_SEED", random.SystemRandom().randrange(1 << 31)))
     print(f"DYNAFLOW_TEST_SEED={seed}")
     return seed
 
 
 def tokens(source: random.Random, rows: int, columns: int, **more: Any) -> dict[str, Any]:
-    """The model's arguments: token ids, and a mask that pads some rows on the left; last-token logits."""
+    """The model's arguments: token ids, and a mask that pads some rows on the left."""
     generator = torch.Generator().manual_seed(source.randrange(1 << 31))
     ids = torch.randint(0, SHAPE.vocabulary, (rows, columns), generator=generator)
     mask = torch.ones_like(ids)
@@ -89,7 +89,7 @@ def serial_and_overlapped(
 
 
 def check_every_batch(compiled: Any, asked: int, seed: int, rank: int, **more: Any) -> None:
-    """Overlapped and serial runs give the same bits at every batch size, in as many parts as they should."""
+    """Overlapped and serial runs give the same bits at every batch size, in the right parts."""
     kept: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=3)
     source, late = random.Random(seed), delays(random.Random(seed + 1 + rank))
     for rows in source.sample(BATCHES, len(BATCHES)):
@@ -108,7 +108,7 @@ def check_every_batch(compiled: Any, asked: int, seed: int, rank: int, **more: A
 
 
 def check_captured_once(compiled: Any, asked: int) -> None:
-    """One dynamic graph and the static one for batch 1; a plan for each number of parts, none per size."""
+    """One dynamic graph and a static one for batch 1; a plan for each number of parts."""
     graphs = df.report(compiled).graphs
     assert sorted(bool(graph["batch_symbol"]) for graph in graphs) == [False, True]
     for graph in graphs:
@@ -117,7 +117,7 @@ def check_captured_once(compiled: Any, asked: int) -> None:
 
 
 def check_errors(model: Any, compiled: Any) -> None:
-    """Relative RMS error against float64 at most twice eager's own, over five seeds, at every size."""
+    """Relative RMS error against float64, over five seeds, is at most twice eager's own."""
     reference = float64_reference(SHAPE)
     for size in SIZES:
         squares = {"eager": 0.0, "ours": 0.0}

@@ -27,7 +27,7 @@ from dynaflow.bench.workload import build_model
 
 
 class Lanes(df.Strategy):
-    """Cuts at the attention and runs each part on a stream of its own, so that parts overlap without a network."""
+    """Each part on a stream of its own, cut at the attention: overlap without a network."""
 
     def __init__(self, parts: int) -> None:
         self.parts = parts
@@ -70,7 +70,7 @@ def test_overlapped_steps_equal_serial_ones_at_every_batch_size(compiled, parts,
 
 
 def without(compiled, graph, plan, text, late, arguments):
-    """The logits of a step that runs `text` while the run `late` is late; None when the step fails."""
+    """The logits of a step that runs `text` while one run is late; None when the step fails."""
     whole, plan.engine = plan.engine, debug.engine_for(compiled, graph, text)
     lateness = [LATE_US * (run == late) for run in range(len(plan.plan.runs))]
     try:
