@@ -50,6 +50,7 @@ class Captured:
     equal: list[tuple[str, str]]
     outputs: list[str]  # "tensor", "size" or "none", in the caller's order
     groups: list[str]  # process groups in order of first use
+    static_inputs: tuple[int, ...]  # positions of parameters and buffers among the arguments
     batch: BatchChoice
     ops: int
     opaque: OpaqueOps | None  # keeps the wrapped calls registered
@@ -112,6 +113,7 @@ class _Capture:
             equal=self.sizes.equal,
             outputs=self.outputs,
             groups=list(self.groups),
+            static_inputs=tuple(sorted(self.static_inputs)),
             batch=batch,
             ops=self.ops,
             opaque=self.opaque,

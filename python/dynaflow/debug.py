@@ -1,13 +1,15 @@
-"""Runs made to show mistakes: serial, over poisoned memory, with delays in the streams."""
+"""For tests and measurements: runs made to show mistakes, one capture under several strategies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dynaflow.api import session_of
+from dynaflow.api import SESSION, session_of
+from dynaflow.options import read_options
 from dynaflow.plans import CompiledGraph, Plan
+from dynaflow.session import Session
 from dynaflow.strategy import Strategy, make_strategy
 
 
@@ -52,6 +54,47 @@ def replan(compiled: Any, strategy: str | Strategy) -> None:
     session.strategy = make_strategy(strategy, {})
     for graph in session.graphs:
         graph.drop_plans()
+
+
+class Variant:
+    """A compiled object under another strategy, on the same capture: what `variant` returns.
+
+    Called like the compiled object, whose plans it puts aside for the time of the call: the two
+    are not to be called at once. df.report and df.trace take it.
+    """
+
+    def __init__(self, compiled: Any, session: Session) -> None:
+        self._compiled = compiled
+        self._graphs = session_of(compiled).graphs
+        setattr(self, SESSION, session)
+        session.graphs.extend(graph.variant(session) for graph in self._graphs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A step of the compiled object with this variant's plans."""
+        self._exchange()
+        try:
+            return self._compiled(*args, **kwargs)
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for own, other in zip(session_of(self).graphs, self._graphs, strict=False):
+            other.exchange(own)
+
+
+def variant(
+    compiled: Any, strategy: str | Strategy, options: Mapping[str, Any] | None = None
+) -> Variant:
+    """`compiled` under another strategy and other options, without capturing the model again.
+
+    For comparing strategies. `compiled` has been called before, on every kind of input that the
+    variant is to be called on; on others the variant runs what `compiled` makes of them.
+    """
+    session = session_of(compiled)
+    if not session.graphs:
+        raise ValueError(f"'{session.name}' has no graph yet: call it once before taking a variant")
+    strategy, own = read_options(strategy, options)
+    return Variant(compiled, Session(session.name, strategy, own))
 
 
 def engine_for(compiled: Any, graph: CompiledGraph, plan_text: str) -> Any:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_
 
 from dynaflow import _core
 from dynaflow.agreement import agree
-from dynaflow.capture import Captured
+from dynaflow.capture import Captured, capture
 from dynaflow.errors import PlanError, typed
 from dynaflow.strategy import Sequential, Strategy
 
@@ -80,6 +80,17 @@ class CompiledGraph:
             return self._original(*args)
         with _without_first_call_check():
             return self._run(made, args, values)
+
+    def variant(self, session: Session) -> CompiledGraph:
+        """The same graph under another session's strategy and options, without plans yet."""
+        captured = self.captured
+        if session.options.skip_collectives:
+            captured = capture(self._original, captured.static_inputs, captured.name, True)
+        return CompiledGraph(captured, self._original, session, self.break_reason)
+
+    def exchange(self, other: CompiledGraph) -> None:
+        """Swaps everything that the two graphs are. Not while a call is under way."""
+        self.__dict__, other.__dict__ = other.__dict__, self.__dict__
 
     def drop_plans(self) -> None:
         """The next calls make their plans anew. Not while a call is under way."""

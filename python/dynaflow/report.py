@@ -123,9 +123,7 @@ def _text(report: Report) -> list[str]:
     if report.disabled:
         return ["DynaFlow is disabled (DYNAFLOW_DISABLE)"]
     count = len(report.graphs)
-    lines = [
-        f"{report.name}: strategy {report.strategy}, {count} graph{'s' if count != 1 else ''}"
-    ]
+    lines = [f"{report.name}: strategy {report.strategy}, {count} graph{'s' if count != 1 else ''}"]
     lines += [f"  broken: {report.broken}"] * bool(report.broken)
     lines += [f"  fallback: {reason}" for reason in report.fallbacks]
     for graph in report.graphs:

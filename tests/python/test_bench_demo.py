@@ -56,6 +56,7 @@ def stand_in():
         return [dict(name="mb0", stream="compute", part=0, start_us=0.0, end_us=1.0)]
 
     engine.compile_arm = lambda model, arm: model if arm == engine.EAGER else Arm(model)
+    engine.variant_arm = lambda compiled, arm: Arm(compiled.model)
     engine.report = lambda compiled: REPORT
     engine.traced = traced
     host_cost.compile_split = lambda model: model

@@ -35,6 +35,18 @@ def compile_arm(model, arm: str, parts: int = 2) -> Callable[..., Any]:
     raise ValueError(f"no arm {arm!r}; there are: {[EAGER, SEQUENTIAL, NANOFLOW, COMPUTE]}")
 
 
+def variant_arm(compiled, arm: str, parts: int = 2) -> Callable[..., Any]:
+    """Another arm on the capture of `compiled`, which has run once: without the wait."""
+    import dynaflow as df
+    from dynaflow import debug
+
+    if arm == NANOFLOW:
+        return debug.variant(compiled, df.NanoFlow(min_tokens=0, parts=parts))
+    if arm == COMPUTE:
+        return debug.variant(compiled, "sequential", {"skip_collectives": True})
+    raise ValueError(f"no variant {arm!r}; there are: {[NANOFLOW, COMPUTE]}")
+
+
 def report(compiled) -> dict[str, Any]:
     """What DynaFlow says about a compiled model, as plain data."""
     import dynaflow as df

@@ -74,9 +74,16 @@ class Experiment:
         for name in names:
             self.context.meeting.barrier()
             start = time.perf_counter()
-            self.arms[name] = engine.compile_arm(self.model, name)
+            self.arms[name] = self._make_arm(name)
             self.run(name, batch.inputs())
             self.first_step_s[name] = time.perf_counter() - start
+
+    def _make_arm(self, name: str) -> Any:
+        """The arm, on the sequential arm's capture where there is one."""
+        base = self.arms.get(engine.SEQUENTIAL)
+        if base is None or name == engine.EAGER:
+            return engine.compile_arm(self.model, name)
+        return engine.variant_arm(base, name)
 
     def run(self, arm: str, inputs: dict[str, Any]):
         """Logits of one step, without gradients."""
