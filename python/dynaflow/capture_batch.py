@@ -10,6 +10,15 @@ import torch
 
 from dynaflow.capture_sizes import Sizes
 
+_MARK_IT = (
+    "Mark the batch dimension dynamic: df.compile(model), torch.compile(..., dynamic=True) or "
+    "torch._dynamo.mark_dynamic(tensor, 0)"
+)
+_FREE_IT = (
+    "The model's code, or an operator's on these inputs, compares the batch size; "
+    "under torch.no_grad() operators compare less"
+)
+
 # Part sizes at which guards that mention the batch are tried, beside the first few legal ones.
 _PROBES = (17, 24, 31, 32, 33, 63, 64, 96, 100, 128, 250, 1000)
 
@@ -21,6 +30,7 @@ class BatchChoice:
     symbol: str = ""
     tokens: str = "1"
     why_none: str = ""
+    remedy: str = ""  # what would give it one
     one_row: bool = False  # the batch is 1: a static graph is what the user expects
 
 
@@ -37,6 +47,7 @@ def choose_batch(sizes: Sizes, inputs: Sequence[torch.Tensor]) -> BatchChoice:
         one_row = bool(candidates) and candidates[0][1] == 1
         return BatchChoice(
             why_none="no input has a dynamic dimension 0",
+            remedy=_MARK_IT,
             tokens=_tokens(sizes, inputs, None),
             one_row=one_row,
         )
@@ -50,6 +61,7 @@ def choose_batch(sizes: Sizes, inputs: Sequence[torch.Tensor]) -> BatchChoice:
     if broken:
         return BatchChoice(
             why_none=f"the graph holds only where {broken}, which a part of the batch may break",
+            remedy=_FREE_IT,
             tokens=_tokens(sizes, inputs, None),
         )
     return BatchChoice(symbol=sizes.text(leader.shape[0]), tokens=_tokens(sizes, inputs, batch))

@@ -105,6 +105,7 @@ def _collectives(graph: CompiledGraph, plan: Plan) -> list[dict[str, Any]]:
     sizes |= {f"p{part}": rows for part, rows in enumerate(plan.engine.parts(plan.made_for))}
     found = []
     for entry in _core.explain(plan.plan):
+        hidden, exposed = plan.measured.get(entry["run"], (None, None))
         found.append(
             {
                 "run": entry["run"],
@@ -114,6 +115,8 @@ def _collectives(graph: CompiledGraph, plan: Plan) -> list[dict[str, Any]]:
                 "overlapped": bool(entry["overlaps"]),
                 "overlaps": list(entry["overlaps"]),
                 "reason": entry["reason"],
+                "hidden_us": hidden,
+                "exposed_us": exposed,
             }
         )
     return found
@@ -173,5 +176,8 @@ def _plan_text(plan: dict[str, Any]) -> list[str]:
             if item["overlapped"]
             else f"exposed: {item['reason']}"
         )
+        if item["hidden_us"] is not None:
+            hidden, exposed = item["hidden_us"] / 1000, item["exposed_us"] / 1000
+            beside += f"; {hidden:.1f} ms hidden, {exposed:.1f} ms exposed"
         lines.append(f"      {item['name']} ({item['bytes']} bytes): {beside}")
     return lines

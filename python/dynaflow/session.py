@@ -75,15 +75,13 @@ class Session:
             self.fallbacks.append(reason)
         self.warn("fallback: " + reason, f"DynaFlow: the original model runs: {reason}")
 
-    def warn_static(self, why: str) -> None:
+    def warn_static(self, why: str, remedy: str) -> None:
         """Notes, and says once, that a strategy has no batch to split, and how to give it one."""
         self.fallbacks.append(f"sequential: {why}")
         self.warn(
             "static",
             f"DynaFlow: '{self.name}' runs sequentially although strategy "
-            f"'{self.strategy.name}' was asked for: {why}. Mark the batch dimension dynamic: "
-            "df.compile(model), torch.compile(..., dynamic=True) or "
-            "torch._dynamo.mark_dynamic(tensor, 0)",
+            f"'{self.strategy.name}' was asked for: {why}. {remedy}",
         )
 
     def warn(self, kind: str, message: str) -> None:

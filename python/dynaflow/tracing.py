@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from dynaflow import _core
 from dynaflow.api import session_of
 from dynaflow.plans import Plan
 
@@ -16,7 +17,9 @@ from dynaflow.plans import Plan
 class Trace:
     """The events of the last step of each plan that ran while tracing, in order of their start.
 
-    An event is a dict: name, stream, part ("0", or "0:2" for a merged launch), start_us, end_us.
+    An event is a dict: name, stream, part ("0", or "0:2" for a merged launch), start_us, end_us;
+    that of a collective on a stream of its own also has hidden_us, the time that kernels on other
+    streams ran meanwhile, and exposed_us, the rest.
     """
 
     def __init__(self) -> None:
@@ -61,7 +64,9 @@ def trace(compiled: Any) -> Iterator[Trace]:
         yield result
     finally:
         for plan in plans:
-            result.events += _events(plan, plan.engine.take_trace())
+            events = _events(plan, plan.engine.take_trace())
+            plan.measured = _hidden(plan, events) or plan.measured
+            result.events += events
         result.events.sort(key=lambda event: event["start_us"])
 
 
@@ -80,6 +85,7 @@ def _events(plan: Plan, text: str) -> list[dict[str, Any]]:
         first, last = found["first_part"], found["last_part"]
         events.append(
             {
+                "run": int(run),
                 "name": found["name"],
                 "stream": found["stream"],
                 "part": str(first) if last == first + 1 else f"{first}:{last}",
@@ -88,3 +94,25 @@ def _events(plan: Plan, text: str) -> list[dict[str, Any]]:
             }
         )
     return events
+
+
+def _hidden(plan: Plan, events: list[dict[str, Any]]) -> dict[int, tuple[float, float]]:
+    """(hidden, exposed) microseconds of each collective that has a run of its own, by run."""
+    alone = {
+        entry["run"]
+        for entry in _core.explain(plan.plan)
+        if not entry["reason"].startswith("same stream")
+    }
+    busy = [event for event in events if event["run"] not in alone]
+    free_from: dict[str, float] = {}  # by stream: first in, first out
+    measured = {}
+    for event in sorted(events, key=lambda event: event["run"]):
+        if event["run"] not in alone:
+            continue
+        start = max(event["start_us"], free_from.get(event["stream"], 0.0))
+        end = free_from[event["stream"]] = max(event["end_us"], start)
+        overlaps = (min(end, b["end_us"]) - max(start, b["start_us"]) for b in busy)
+        hidden = min(sum(part for part in overlaps if part > 0), end - start)
+        event["hidden_us"], event["exposed_us"] = hidden, end - start - hidden
+        measured[event["run"]] = (event["hidden_us"], event["exposed_us"])
+    return measured

@@ -15,6 +15,7 @@ std::vector<nb::dict> explain_plan(const PlanHandle& handle) {
     nb::dict entry;
     entry["run"] = report.run;
     entry["name"] = report.name;
+    entry["alone"] = report.alone;
     entry["part"] = report.part;
     entry["bytes_expr"] = report.bytes.str();
     entry["overlaps"] = report.overlaps;

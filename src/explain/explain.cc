@@ -69,7 +69,7 @@ std::vector<CollectiveReport> explain(const Plan& plan) {
     for (const OpLaunch& launch : run.launches) {
       const Op& op = plan.graph->ops[launch.op];
       if (op.kind != OpKind::kCollective) continue;
-      CollectiveReport report{id, run.name, run.first_part, input_bytes(plan, launch), {}, ""};
+      CollectiveReport report{id, run.name, alone, run.first_part, input_bytes(plan, launch), {}, ""};
       if (alone) {
         report.overlaps = free_runs(plan, order, id);
         if (report.overlaps.empty()) report.reason = why_exposed(plan, order, id);

@@ -92,6 +92,12 @@ Rule split(bool counts) {
   };
 }
 
+/// A tensor of shape [0], which cat skips whatever the others' rank: how an empty cache begins.
+bool is_skipped_by_cat(const RuleContext& context, ValueId value) {
+  const std::vector<SizeExpr>& shape = context.shape(value);
+  return shape.size() == 1 && shape[0] == SizeExpr(0);
+}
+
 /// cat(tensors, dim) along another dimension than the batch.
 RuleResult cat(const RuleContext& context) {
   const auto dim =
@@ -99,6 +105,7 @@ RuleResult cat(const RuleContext& context) {
   if (!dim) return refuse("its dimension is not constant");
   std::vector<Operand> operands;
   for (ValueId input : context.tensors(0)) {
+    if (is_skipped_by_cat(context, input)) continue;
     Operand operand = same(context, input);
     if (context.rank(input) != context.out_rank()) return refuse("its inputs have different ranks");
     operand.to[*dim] = kLost;

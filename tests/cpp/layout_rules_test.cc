@@ -33,6 +33,7 @@ constexpr const char* kInputs = R"(graph: rules {batch=s, tokens=s}
   %table = parameter(20, tensor(float32, [100, 16]))
   %c = constant(0, tensor(float32, []))
   %pick = constant(1, tensor(int64, [3]))
+  %empty = constant(2, tensor(float32, [0]))
 )";
 
 struct Case {
@@ -168,6 +169,7 @@ TEST_CASE("tensors are taken apart and put together beside the batch") {
       {"aten.chunk.default(%x, 2, 1)", "[s, 4, 16];[s, 4, 16]", "shard(0) shard(0)"},
       {"aten.cat.default([%x, %y], 1)", "[s, 16, 16]", "shard(0)"},
       {"aten.cat.default([%x, %y], -1)", "[s, 8, 32]", "shard(0)"},
+      {"aten.cat.default([%empty, %y], 1)", "[s, 8, 16]", "shard(0)"},
       {"aten.stack.default([%m, %m], 0)", "[2, s, 16]", "shard(1)"},
       {"aten.constant_pad_nd.default(%m, [1, 1], 0.0)", "[s, 18]", "shard(0)"},
   });

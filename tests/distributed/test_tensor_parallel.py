@@ -66,6 +66,35 @@ def test_llama_splits_overlaps_and_equals_eager(tmp_path, checkpoint, parts):
         assert all(item["reason"] for item in plan["collectives"] if not item["overlapped"])
 
 
+def trace_body(rank, checkpoint):
+    """NanoFlow as a variant of the sequential plans: one capture serves both."""
+    compiled = df.compile(load(checkpoint), dynamic_dims=(0, 1))
+    with torch.no_grad():
+        expected = call(compiled, (4, 8))
+        nanoflow = debug.variant(compiled, df.NanoFlow(parts=2, min_tokens=0))
+        same = [(call(nanoflow, (4, 8)) - expected).abs().max().item() < 1e-5]
+        with df.trace(nanoflow) as trace:
+            call(nanoflow, (4, 8))
+        same.append(call(compiled, (4, 8)).equal(expected))
+    return same, trace.events, df.report(nanoflow).to_json(), df.report(compiled).to_json()
+
+
+def test_a_trace_says_what_was_hidden_and_a_variant_shares_the_capture(tmp_path, checkpoint):
+    for same, events, report, base in run_ranks(trace_body, tmp_path, checkpoint):
+        assert all(same)
+        collectives = report["graphs"][0]["plans"][0]["collectives"]
+        ran = {event["run"]: event for event in events}
+        for item in collectives:
+            event = ran[item["run"]]
+            assert item["hidden_us"] == event["hidden_us"] >= 0
+            assert item["hidden_us"] + item["exposed_us"] <= event["end_us"] - event["start_us"] + 1
+        assert report["strategy"] == "nanoflow" and base["strategy"] == "sequential"
+        assert [len(found["graphs"][0]["plans"]) for found in (report, base)] == [1, 1]
+        assert all(
+            item["hidden_us"] is None for item in base["graphs"][0]["plans"][0]["collectives"]
+        )
+
+
 def skip_body(rank, checkpoint):
     model = load(checkpoint)
     compiled = df.compile(model, options={"skip_collectives": True}, dynamic_dims=(0, 1))
