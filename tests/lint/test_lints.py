@@ -48,7 +48,7 @@ PLANTED = [
     ("words", "tests/cpp/a.cc", "// TODO is fine in a test", ""),
     ("words", "docs/a.md", "see /home/me/notes", "a path of one machine"),
     ("words", "Makefile", "X = /root/x", "a path of one machine"),
-    ("words", "docs/a.md", "see shared/home/x and ~/work/x", ""),
+    ("words", "docs/a.md", "see shared/home/x and ~/src/x", ""),
     ("words", "src/plan/a.h", PUBLIC + "using namespace std;", "a.h:2: `using namespace`"),
     ("words", "src/plan/a.cc", "using namespace std::literals;", ""),
     ("words", "src/plan/a.h", "int x;", "no `#pragma once`"),
