@@ -1,5 +1,7 @@
 #pragma once
+#include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,24 +39,32 @@ class DeviceStream {
   virtual void wait(DeviceEvent& event) = 0;
   /// Blocks until the queue is empty; throws the first error of what was in it.
   virtual void synchronize() = 0;
+  /// Called by the stream's own thread, where it has one, before each of its turns.
+  virtual void enter_thread() {}
 };
 
 struct StreamSpec {
   std::string name;
   bool asynchronous = false;  // kernels on it only start work
+  bool own_thread = false;    // a thread of its own runs it, not the issuing one
 };
 
-/// Makes streams and events, and says how to spend a wait.
+/// Makes streams and events, and says how to spend a wait. Thread-safe.
 class Device {
  public:
   virtual ~Device() = default;
-  virtual std::unique_ptr<DeviceStream> make_stream(const StreamSpec& spec) = 0;
+  /// The streams of one frame, in the order of the specs. Called by the thread that will issue to them.
+  virtual std::vector<std::unique_ptr<DeviceStream>> make_streams(std::span<const StreamSpec> specs) = 0;
   virtual std::unique_ptr<DeviceEvent> make_event() = 0;
 };
 
-/// The CPU: host streams run in the calling thread, asynchronous ones hold completions. `spin` is for waiters
-/// whose cores are disjoint from the signallers'; else they park.
-std::unique_ptr<Device> make_cpu_device(bool spin);
+/// The cores that a stream's own thread may use, by the stream's name. A thread without an entry has those of
+/// the issuing one.
+using StreamCores = std::map<std::string, std::vector<int>, std::less<>>;
+
+/// The CPU: host streams run in the calling thread, asynchronous ones hold completions. A stream spins for an
+/// event when its cores are disjoint from those of every other thread of its frame, else it parks.
+std::unique_ptr<Device> make_cpu_device(StreamCores cores = {});
 
 /// Keeps the calls on its streams as text, "compute: launched", "network: wait e3", and never blocks on an
 /// event: for tests of stream assignment and event placement. Events are numbered in the order they are made.

@@ -1,9 +1,11 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "dynaflow/partition.h"
@@ -162,6 +164,9 @@ class Scheduler {
 
  private:
   bool is_ready(SegmentId segment, int first_part, int last_part) const;
+  int step(SegmentId segment) const;
+  void start_over();
+  void add_if_ready(SegmentId segment, int part);
   void issue(SegmentId segment, int first_part, int last_part, const ExecuteOptions& options);
   int set_cut(CutRule rule);
   [[noreturn]] void refuse(SegmentId segment, int first_part, int last_part, const std::string& why) const;
@@ -172,7 +177,9 @@ class Scheduler {
   std::function<int64_t(std::string_view)> value_of_;
   std::shared_ptr<Schedule> schedule_;
   CutRule cut_;
-  std::vector<std::vector<RunId>> issued_;  // by segment, by part: the run, or kNoId
+  std::vector<std::vector<SegmentId>> users_;  // by segment: those that read it
+  std::vector<std::vector<RunId>> issued_;     // by segment, by part: the run, or kNoId
+  std::set<std::pair<SegmentId, int>> ready_;  // segments and first parts, in the order of get_ready_ops()
   bool started_ = false;
 };
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dynaflow.errors import ScheduleError
@@ -17,11 +18,14 @@ class Options:
     `serial`: every kernel ends before the next starts, for comparing with overlapped runs.
     `skip_collectives`: communication is left out; results are wrong by design, for measuring.
     `agree_timeout_s`: how long ranks wait for each other's plans.
+    `cores`: the cores of a compute stream that has a thread of its own, by the stream's name; waits
+    spin between threads that share no core, and park otherwise.
     """
 
     serial: bool = False
     skip_collectives: bool = False
     agree_timeout_s: float | None = None
+    cores: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 OWN = tuple(field.name for field in fields(Options))
@@ -51,3 +55,21 @@ def _check_types(options: Options) -> None:
         raise ScheduleError(
             f"option agree_timeout_s is {timeout!r}; use a number of seconds above 0"
         )
+    if not _are_cores(options.cores):
+        raise ScheduleError(
+            f"option cores is {options.cores!r}; use a dict from the names of streams to lists of "
+            f"cores, each from 0 to {(os.cpu_count() or 1) - 1}"
+        )
+
+
+def _are_cores(given: Any) -> bool:
+    def is_core(core: Any) -> bool:
+        return type(core) is int and 0 <= core < (os.cpu_count() or 1)
+
+    return isinstance(given, Mapping) and all(
+        isinstance(name, str)
+        and isinstance(cores, (list, tuple))
+        and cores
+        and all(map(is_core, cores))
+        for name, cores in given.items()
+    )

@@ -30,14 +30,14 @@ class Plan:
         partition: _core.Partition,
         engine: Any,
         accepts: Callable[..., bool],
-        made_for: list[int],
+        made_for: dict[str, int],
         serial: bool,
     ) -> None:
         self.plan = plan
         self.partition = partition
         self.engine = engine
         self.accepts = accepts  # whether the plan's bucket holds these values of the symbols
-        self.made_for = made_for  # the symbols' values in the call that needed it
+        self.made_for = made_for  # sizes by symbol, the parts' included, in the call that needed it
         self.run = self._run_serially if serial else engine.run
         # By run of a collective: microseconds hidden and exposed in the last traced step.
         self.measured: dict[int, tuple[float, float]] = {}
@@ -160,8 +160,9 @@ class CompiledGraph:
             self._refused = True
             self._session.fall_back(f"{self.captured.name}: {typed(error)}")
             return None
+        bound |= {f"p{part}": rows for part, rows in enumerate(engine.parts(values))}
         accepts = _accepts(self.captured, plan.guards)
-        return Plan(plan, self.partition, engine, accepts, values, self._session.options.serial)
+        return Plan(plan, self.partition, engine, accepts, bound, self._session.options.serial)
 
     def _strategy(self) -> Strategy:
         asked = self._session.strategy

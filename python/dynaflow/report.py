@@ -65,7 +65,7 @@ def _graph(graph: CompiledGraph) -> dict[str, Any]:
         "original_runs": graph.original_runs,
         "last_parts": parts,
         "unmatched": [] if graph.partition is None else list(graph.partition.unmatched),
-        "plans": [_plan(graph, plan) for plan in graph.plans],
+        "plans": [_plan(plan) for plan in graph.plans],
     }
 
 
@@ -73,7 +73,7 @@ def _symbol(symbol: dict[str, Any]) -> dict[str, Any]:
     return {key: symbol[key] for key in ("name", "min", "max", "hint")}
 
 
-def _plan(graph: CompiledGraph, plan: Plan) -> dict[str, Any]:
+def _plan(plan: Plan) -> dict[str, Any]:
     core = plan.plan
     return {
         "strategy": core.strategy,
@@ -83,7 +83,7 @@ def _plan(graph: CompiledGraph, plan: Plan) -> dict[str, Any]:
         "streams": [{"name": name, "kind": kind} for name, kind in core.streams],
         "runs": len(core.runs),
         "segments": _segments(plan.partition),
-        "collectives": _collectives(graph, plan),
+        "collectives": _collectives(plan),
         "counters": {str(key): int(value) for key, value in plan.engine.counters().items()},
     }
 
@@ -96,22 +96,20 @@ def _segments(partition: _core.Partition) -> dict[str, Any]:
     return {**count, "merged_because": merged}
 
 
-def _collectives(graph: CompiledGraph, plan: Plan) -> list[dict[str, Any]]:
+def _collectives(plan: Plan) -> list[dict[str, Any]]:
     """For each launch of a collective: what runs beside it, or why nothing does.
 
     Bytes are those of the call that the plan was made for.
     """
-    sizes = dict(zip((s.name for s in graph.captured.symbols), plan.made_for, strict=True))
-    sizes |= {f"p{part}": rows for part, rows in enumerate(plan.engine.parts(plan.made_for))}
     found = []
-    for entry in _core.explain(plan.plan):
+    for entry in _core.explain(plan.plan, plan.made_for):
         hidden, exposed = plan.measured.get(entry["run"], (None, None))
         found.append(
             {
                 "run": entry["run"],
                 "name": entry["name"],
                 "part": entry["part"],
-                "bytes": eval(entry["bytes_expr"], {"max": max, "min": min}, dict(sizes)),
+                "bytes": entry["bytes"],
                 "overlapped": bool(entry["overlaps"]),
                 "overlaps": list(entry["overlaps"]),
                 "reason": entry["reason"],

@@ -59,10 +59,9 @@ class Session:
                     queue = open_queue(group)
                     self._runtime.add_group(group, queue.name, queue.fifo)
                     self._queues[group] = queue
-            # Cores that wait and signal are shared as far as we know, so waits park instead of
-            # spinning.
+            cores = {name: list(cores) for name, cores in self.options.cores.items()}
             return torch.classes.dynaflow.Engine(
-                self._runtime, plan_text, captured.constants, False
+                self._runtime, plan_text, captured.constants, cores
             )
 
     def broken(self) -> str:

@@ -98,11 +98,7 @@ def _events(plan: Plan, text: str) -> list[dict[str, Any]]:
 
 def _hidden(plan: Plan, events: list[dict[str, Any]]) -> dict[int, tuple[float, float]]:
     """(hidden, exposed) microseconds of each collective that has a run of its own, by run."""
-    alone = {
-        entry["run"]
-        for entry in _core.explain(plan.plan)
-        if not entry["reason"].startswith("same stream")
-    }
+    alone = {entry["run"] for entry in _core.explain(plan.plan, plan.made_for) if entry["alone"]}
     busy = [event for event in events if event["run"] not in alone]
     free_from: dict[str, float] = {}  # by stream: first in, first out
     measured = {}

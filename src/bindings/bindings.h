@@ -1,6 +1,9 @@
 #pragma once
 #include <nanobind/nanobind.h>
 
+#include <functional>
+#include <map>
+
 #include "dynaflow/plan.h"
 #include "dynaflow/strategy.h"
 
@@ -35,6 +38,11 @@ struct SchedulerHandle {
   PartitionPtr partition;
   Scheduler scheduler;
 };
+
+/// Values of symbols by name, as Python gives them.
+using Sizes = std::map<std::string, int64_t, std::less<>>;
+/// Looks a symbol up. Throws ScheduleError for one that has no value.
+std::function<int64_t(std::string_view)> value_in(Sizes sizes);
 
 std::string_view form_name(SplitForm form);
 

@@ -3,24 +3,23 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
-#include <map>
-
 #include "bindings/bindings.h"
 
 namespace dynaflow::bindings {
 
-namespace {
-
-using Values = std::map<std::string, int64_t>;
-
-SchedulerHandle* make_scheduler(const PartitionHandle& handle, std::string strategy, Values values) {
-  auto value_of = [values = std::move(values)](std::string_view name) {
-    const auto found = values.find(std::string(name));
-    if (found == values.end()) throw ScheduleError(fmt::format("the symbol {} has no value", name));
+std::function<int64_t(std::string_view)> value_in(Sizes sizes) {
+  return [sizes = std::move(sizes)](std::string_view name) {
+    const auto found = sizes.find(name);
+    if (found == sizes.end()) throw ScheduleError(fmt::format("the symbol {} has no value", name));
     return found->second;
   };
+}
+
+namespace {
+
+SchedulerHandle* make_scheduler(const PartitionHandle& handle, std::string strategy, Sizes sizes) {
   return new SchedulerHandle{handle.partition,
-                             Scheduler(handle.partition, std::move(strategy), std::move(value_of))};
+                             Scheduler(handle.partition, std::move(strategy), value_in(std::move(sizes)))};
 }
 
 std::vector<ReadyOp> unwrap(const std::vector<OpHandle>& ops) {
@@ -133,12 +132,12 @@ void register_scheduler(nb::module_& module) {
   scheduler
       .def(
           "__init__",
-          [](SchedulerHandle* self, const PartitionHandle& partition, std::string strategy, Values values) {
+          [](SchedulerHandle* self, const PartitionHandle& partition, std::string strategy, Sizes sizes) {
             const std::unique_ptr<SchedulerHandle> made(
-                make_scheduler(partition, std::move(strategy), std::move(values)));
+                make_scheduler(partition, std::move(strategy), std::move(sizes)));
             new (self) SchedulerHandle(std::move(*made));
           },
-          nb::arg("partition"), nb::arg("strategy"), nb::arg("values"))
+          nb::arg("partition"), nb::arg("strategy"), nb::arg("sizes"))
       .def(
           "batch", [](SchedulerHandle& self) { return self.scheduler.batch(); }, nb::keep_alive<0, 1>())
       .def_prop_ro("parts", [](const SchedulerHandle& self) { return self.scheduler.parts(); })

@@ -14,8 +14,10 @@ struct RunFrame::Cursor {
 
 RunFrame::RunFrame(const Plan& plan, const Programs& programs, KernelProvider& kernels, Device& device)
     : plan_(plan), programs_(programs), kernels_(kernels.make_frame()), completions_(plan.runs.size()) {
+  std::vector<StreamSpec> specs;
   for (const Stream& stream : plan.streams)
-    streams_.push_back(device.make_stream({stream.name, stream.kind == StreamKind::kAsync}));
+    specs.push_back({stream.name, stream.kind == StreamKind::kAsync, stream.kind == StreamKind::kThread});
+  streams_ = device.make_streams(specs);
   for (int32_t i = 0; i < plan.events; ++i) events_.push_back(device.make_event());
 }
 
@@ -54,7 +56,7 @@ void RunFrame::begin(bool changed) {
     for (size_t i = threads_.size(); i < programs_.threads.size(); ++i) {
       threads_.push_back(std::make_unique<StreamThread>([this, i] {
         Cursor cursor{programs_.threads[i].steps};
-        walk_guarded(cursor, true);
+        walk_guarded(cursor, streams_[programs_.threads[i].stream].get());
       }));
     }
   }
@@ -63,7 +65,7 @@ void RunFrame::begin(bool changed) {
 void RunFrame::run_overlapped() {
   for (const auto& thread : threads_) thread->start();
   Cursor cursor{programs_.caller};
-  walk_guarded(cursor, false);
+  walk_guarded(cursor, nullptr);
   for (const auto& thread : threads_) thread->finish();
   drain();
 }
@@ -82,9 +84,10 @@ void RunFrame::run_serial() {
   }
 }
 
-void RunFrame::walk_guarded(Cursor& cursor, bool own_thread) noexcept {
+void RunFrame::walk_guarded(Cursor& cursor, DeviceStream* own) noexcept {
   try {
-    if (own_thread) {
+    if (own != nullptr) {
+      own->enter_thread();
       // One pointer each, so that std::function needs no heap.
       struct Both {
         RunFrame* frame;

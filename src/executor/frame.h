@@ -36,7 +36,8 @@ class RunFrame final : public Frame {
   void run_overlapped();
   void run_serial();
   void walk(Cursor& cursor);
-  void walk_guarded(Cursor& cursor, bool own_thread) noexcept;
+  /// `own`: the stream, when its own thread walks; null for the caller's.
+  void walk_guarded(Cursor& cursor, DeviceStream* own) noexcept;
   void record_rest(const Cursor& cursor) noexcept;
   void launch(const Step& step);
   std::shared_ptr<Completion> start_kernels(RunId run);

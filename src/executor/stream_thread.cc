@@ -25,8 +25,6 @@ void StreamThread::finish() {
 }
 
 void StreamThread::loop() {
-  // The place where a stream's core set and thread count take effect: before its first run, on its own
-  // thread.
   for (uint32_t turn = 0;; ++turn) {
     asked_.wait(turn);
     if (stop_) return;

@@ -151,13 +151,15 @@ void place_buffers(StoragePlanner& planner, const HappensBefore& order, Plan& pl
   std::vector<Candidate> candidates = make_candidates(planner, order, plan);
   find_conflicts(candidates, order);
   pack_at_hints(candidates);
+  std::vector<BufferId> buffers(planner.storages().size(), kNoId);
   for (size_t id = 0; id < candidates.size(); ++id) {
     Buffer buffer{candidates[id].bytes, {}};
     for (size_t other : below(candidates, id)) buffer.above.push_back(static_cast<BufferId>(other));
     std::sort(buffer.above.begin(), buffer.above.end());
     plan.buffers.push_back(std::move(buffer));
-    planner.set_buffer(candidates[id].storage, static_cast<BufferId>(id));
+    buffers[candidates[id].storage] = static_cast<BufferId>(id);
   }
+  planner.set_buffers(buffers);
 }
 
 void place_frees(const StoragePlanner& planner, const HappensBefore& order, Plan& plan) {

@@ -264,10 +264,13 @@ void StoragePlanner::place_outputs() {
   }
 }
 
-void StoragePlanner::set_buffer(size_t storage, BufferId buffer) {
-  storages_[storage].index = buffer;
-  for (size_t id = 0; id < plan_.slots.size(); ++id)
-    if (slot_storage_[id] == storage) plan_.slots[id].index = buffer;
+void StoragePlanner::set_buffers(const std::vector<BufferId>& buffers) {
+  for (size_t id = 0; id < storages_.size(); ++id)
+    if (buffers[id] != kNoId) storages_[id].index = buffers[id];
+  for (size_t id = 0; id < plan_.slots.size(); ++id) {
+    const BufferId buffer = buffers[slot_storage_[id]];
+    if (buffer != kNoId) plan_.slots[id].index = buffer;
+  }
 }
 
 }  // namespace dynaflow

@@ -36,8 +36,9 @@ class StoragePlanner {
   /// Fills plan.runs, slots, outputs and output_storage. Throws PlanError when a part of a value is no slice.
   void run();
   const std::vector<Storage>& storages() const { return storages_; }
-  /// Gives arena storage `storage` its buffer, in every slot that lies in it.
-  void set_buffer(size_t storage, BufferId buffer);
+  /// Gives arena storages their buffers, and so every slot that lies in them. `buffers`: by index in
+  /// storages(), kNoId for those elsewhere.
+  void set_buffers(const std::vector<BufferId>& buffers);
 
  private:
   void unite_in_place();

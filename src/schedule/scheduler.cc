@@ -40,7 +40,10 @@ Scheduler::Scheduler(PartitionPtr partition, std::string strategy,
     : partition_(std::move(partition)),
       value_of_(std::move(value_of)),
       schedule_(std::make_shared<Schedule>()),
-      issued_(partition_->segments.size(), std::vector<RunId>(1, kNoId)) {
+      users_(partition_->segments.size()) {
+  for (SegmentId id = 0; id < static_cast<SegmentId>(users_.size()); ++id)
+    for (SegmentId input : partition_->segments[id].inputs) users_[input].push_back(id);
+  start_over();
   schedule_->partition = partition_;
   schedule_->strategy = std::move(strategy);
   schedule_->streams = {kDefaultStream};
@@ -104,8 +107,26 @@ int Scheduler::set_cut(CutRule rule) {
     if (!rule.fractions.empty()) rule.fractions.resize(static_cast<size_t>(feasible));
   }
   cut_ = std::move(rule);
-  issued_.assign(partition_->segments.size(), std::vector<RunId>(static_cast<size_t>(cut_.parts), kNoId));
+  start_over();
   return cut_.parts;
+}
+
+void Scheduler::start_over() {
+  issued_.assign(users_.size(), std::vector<RunId>(static_cast<size_t>(cut_.parts), kNoId));
+  ready_.clear();
+  for (SegmentId id = 0; id < static_cast<SegmentId>(users_.size()); ++id)
+    for (int part = 0; part < cut_.parts; part += step(id)) add_if_ready(id, part);
+}
+
+int Scheduler::step(SegmentId segment) const {
+  return partition_->segments[segment].form == SplitForm::kSplit ? 1 : cut_.parts;
+}
+
+void Scheduler::add_if_ready(SegmentId segment, int part) {
+  const int first = part - part % step(segment);
+  if (issued_[segment][static_cast<size_t>(first)] == kNoId &&
+      is_ready(segment, first, first + step(segment)))
+    ready_.emplace(segment, first);
 }
 
 int Scheduler::bucket(const RangedSize& size, std::span<const int64_t> borders) {
@@ -126,14 +147,8 @@ bool Scheduler::is_ready(SegmentId segment, int first_part, int last_part) const
 
 std::vector<ReadyOp> Scheduler::get_ready_ops() const {
   std::vector<ReadyOp> ready;
-  const auto count = static_cast<SegmentId>(partition_->segments.size());
-  for (SegmentId id = 0; id < count; ++id) {
-    const Segment& segment = partition_->segments[id];
-    const int step = segment.form == SplitForm::kSplit ? 1 : cut_.parts;
-    for (int part = 0; part < cut_.parts; part += step)
-      if (issued_[id][static_cast<size_t>(part)] == kNoId && is_ready(id, part, part + step))
-        ready.emplace_back(&segment, id, part, part + step);
-  }
+  for (const auto& [id, part] : ready_)
+    ready.emplace_back(&partition_->segments[id], id, part, part + step(id));
   return ready;
 }
 
@@ -200,7 +215,12 @@ void Scheduler::issue(SegmentId segment, int first_part, int last_part, const Ex
     run.after.push_back(id);
   }
   const auto id = static_cast<RunId>(schedule_->runs.size());
-  for (int part = first_part; part < last_part; ++part) issued_[segment][static_cast<size_t>(part)] = id;
+  for (int part = first_part; part < last_part; ++part) {
+    issued_[segment][static_cast<size_t>(part)] = id;
+    ready_.erase({segment, part});
+  }
+  for (SegmentId user : users_[segment])
+    for (int part = first_part; part < last_part; part += step(user)) add_if_ready(user, part);
   schedule_->runs.push_back(std::move(run));
   started_ = true;
 }
@@ -230,10 +250,8 @@ void Scheduler::execute(std::span<const ReadyOp> ops, const ExecuteOptions& opti
 
 void Scheduler::run_sequentially() {
   for (SegmentId id = 0; id < static_cast<SegmentId>(partition_->segments.size()); ++id) {
-    const bool split = partition_->segments[id].form == SplitForm::kSplit;
-    const int step = split ? 1 : cut_.parts;
-    for (int part = 0; part < cut_.parts; part += step)
-      if (issued_[id][static_cast<size_t>(part)] == kNoId) issue(id, part, part + step, {});
+    for (int part = 0; part < cut_.parts; part += step(id))
+      if (issued_[id][static_cast<size_t>(part)] == kNoId) issue(id, part, part + step(id), {});
   }
 }
 

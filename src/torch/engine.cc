@@ -5,11 +5,16 @@
 namespace dynaflow {
 
 Engine::Engine(c10::intrusive_ptr<Runtime> runtime, const std::string& plan_text,
-               std::vector<at::Tensor> constants, bool spin)
+               std::vector<at::Tensor> constants, const c10::Dict<std::string, std::vector<int64_t>>& cores)
     : runtime_(std::move(runtime)), plan_(parse_plan(plan_text)), binder_(std::make_shared<Binder>(plan_)) {
   prepared_ = prepare(plan_, *binder_, std::move(constants), runtime_->groups());
+  StreamCores stated;
+  for (const auto& stream : cores) {
+    const std::vector<int64_t> own = stream.value();
+    stated[stream.key()].assign(own.begin(), own.end());
+  }
   executor_ = std::make_unique<Executor>(plan_, binder_, std::make_shared<TorchProvider>(prepared_),
-                                         make_cpu_device(spin));
+                                         make_cpu_device(std::move(stated)));
 }
 
 Engine::Outputs Engine::run(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols) {

@@ -19,10 +19,10 @@ class Engine : public torch::CustomClassHolder {
  public:
   using Outputs = std::tuple<std::vector<at::Tensor>, std::vector<int64_t>>;
 
-  /// `constants`: the capture's, by index. `spin`: waiters and signallers have disjoint cores. Throws
-  /// ParseError or PlanError naming what torch cannot run.
+  /// `constants`: the capture's, by index. `cores`: see StreamCores. Throws ParseError or PlanError naming
+  /// what torch cannot run.
   Engine(c10::intrusive_ptr<Runtime> runtime, const std::string& plan_text, std::vector<at::Tensor> constants,
-         bool spin);
+         const c10::Dict<std::string, std::vector<int64_t>>& cores);
 
   /// Runs the plan on the caller's tensor arguments, given by index, with the values of the graph's symbols
   /// in order. Returns its tensor outputs and its size outputs, each in order.

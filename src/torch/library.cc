@@ -13,7 +13,8 @@ TORCH_LIBRARY(dynaflow, m) {
       .def("add_group", &Runtime::add_group)
       .def("broken", &Runtime::broken);
   m.class_<Engine>("Engine")
-      .def(torch::init<c10::intrusive_ptr<Runtime>, std::string, std::vector<at::Tensor>, bool>())
+      .def(torch::init<c10::intrusive_ptr<Runtime>, std::string, std::vector<at::Tensor>,
+                       c10::Dict<std::string, std::vector<int64_t>>>())
       .def("run", &Engine::run)
       .def("run_with", &Engine::run_with)
       .def("accepts", &Engine::accepts)

@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "device/cpu/cores.h"
+
 using namespace dynaflow;  // NOLINT(google-build-using-namespace)
 
 namespace {
@@ -55,13 +57,19 @@ class Background {
   std::thread thread_;
 };
 
+std::unique_ptr<DeviceStream> make_stream(Device& device, const StreamSpec& spec) {
+  return std::move(device.make_streams({&spec, 1}).front());
+}
+
 }  // namespace
 
 TEST_CASE("a wait that comes before the record blocks until the record, parked or spinning") {
-  for (const bool spin : {false, true}) {
-    const auto device = make_cpu_device(spin);
-    const auto recorder = device->make_stream({"compute", false});
-    const auto waiter = device->make_stream({"side", false});
+  const int other = thread_cores().back() + 1;
+  for (const StreamCores& cores : {StreamCores{}, StreamCores{{"side", {other}}}}) {
+    const auto device = make_cpu_device(cores);
+    const auto streams = device->make_streams(std::vector<StreamSpec>{{"compute"}, {"side", false, true}});
+    const auto& recorder = streams[0];
+    const auto& waiter = streams[1];
     const auto event = device->make_event();
     for (int round = 0; round < 2; ++round) {  // the second round must not see the record of the first
       {
@@ -76,9 +84,9 @@ TEST_CASE("a wait that comes before the record blocks until the record, parked o
 }
 
 TEST_CASE("an event of an asynchronous stream completes when the work queued before it has") {
-  const auto device = make_cpu_device(false);
-  const auto network = device->make_stream({"network", true});
-  const auto compute = device->make_stream({"compute", false});
+  const auto device = make_cpu_device();
+  const auto network = make_stream(*device, {"network", true});
+  const auto compute = make_stream(*device, {"compute", false});
   const auto event = device->make_event();
   const auto first = std::make_shared<Manual>();
   const auto second = std::make_shared<Manual>();
@@ -94,9 +102,9 @@ TEST_CASE("an event of an asynchronous stream completes when the work queued bef
 }
 
 TEST_CASE("an asynchronous stream waits for another stream's work on the issuing thread, never for its own") {
-  const auto device = make_cpu_device(false);
-  const auto network = device->make_stream({"network", true});
-  const auto other = device->make_stream({"other", true});
+  const auto device = make_cpu_device();
+  const auto network = make_stream(*device, {"network", true});
+  const auto other = make_stream(*device, {"other", true});
   const auto event = device->make_event();
   const auto work = std::make_shared<Manual>();
   network->launched(work);
@@ -109,8 +117,8 @@ TEST_CASE("an asynchronous stream waits for another stream's work on the issuing
 }
 
 TEST_CASE("a host stream ends what a kernel left running before it goes on, and passes its error on") {
-  const auto device = make_cpu_device(false);
-  const auto compute = device->make_stream({"compute", false});
+  const auto device = make_cpu_device();
+  const auto compute = make_stream(*device, {"compute", false});
   const auto work = std::make_shared<Manual>();
   work->finish("out of memory");
   CHECK_THROWS_WITH(compute->launched(work), "out of memory");
@@ -119,8 +127,8 @@ TEST_CASE("a host stream ends what a kernel left running before it goes on, and 
 }
 
 TEST_CASE("synchronize waits for all work, throws the first error and leaves an empty queue") {
-  const auto device = make_cpu_device(false);
-  const auto network = device->make_stream({"network", true});
+  const auto device = make_cpu_device();
+  const auto network = make_stream(*device, {"network", true});
   const std::vector<std::string> errors = {"", "lost a peer", "group is broken"};
   std::vector<std::shared_ptr<Manual>> work;
   for (const std::string& error : errors) {
@@ -133,9 +141,9 @@ TEST_CASE("synchronize waits for all work, throws the first error and leaves an 
 }
 
 TEST_CASE("a wait throws the error of the work that its event stands for") {
-  const auto device = make_cpu_device(false);
-  const auto network = device->make_stream({"network", true});
-  const auto compute = device->make_stream({"compute", false});
+  const auto device = make_cpu_device();
+  const auto network = make_stream(*device, {"network", true});
+  const auto compute = make_stream(*device, {"compute", false});
   const auto event = device->make_event();
   const auto work = std::make_shared<Manual>();
   network->launched(work);
@@ -145,10 +153,30 @@ TEST_CASE("a wait throws the error of the work that its event stands for") {
   event->reset();
 }
 
+TEST_CASE("threads spin for each other only when they share no core") {
+  CHECK(have_own_cores({{0}, {1}}) == std::vector<bool>{true, true});
+  CHECK(have_own_cores({{0, 1}, {1}}) == std::vector<bool>{false, false});
+  CHECK(have_own_cores({{0}, {0}, {1, 2}}) == std::vector<bool>{false, false, true});
+  CHECK(have_own_cores({{}, {1}}) == std::vector<bool>{false, true});
+}
+
+TEST_CASE("a stream's own thread runs on the stated cores, and says so when it cannot") {
+  const int core = thread_cores().back();
+  std::vector<int> found;
+  std::thread([&] {
+    make_stream(*make_cpu_device({{"side", {core}}}), {"side", false, true})->enter_thread();
+    found = thread_cores();
+  }).join();
+  CHECK(found == std::vector<int>{core});
+  const auto nowhere = make_stream(*make_cpu_device({{"side", {1000}}}), {"side", false, true});
+  CHECK_THROWS_AS(nowhere->enter_thread(), ExecutionError);
+  CHECK_THROWS_AS(nowhere->enter_thread(), ExecutionError);  // not forgotten
+}
+
 TEST_CASE("the fake device writes down what each stream was told") {
   const auto device = make_fake_device();
-  const auto compute = device->make_stream({"compute", false});
-  const auto network = device->make_stream({"network", true});
+  const auto compute = make_stream(*device, {"compute", false});
+  const auto network = make_stream(*device, {"network", true});
   const auto first = device->make_event();
   const auto second = device->make_event();
   compute->launched(nullptr);

@@ -159,10 +159,10 @@ PlanPtr make_random_plan(const RandomPlan& options) {
   return lower(*scheduler.finish());
 }
 
-Engine::Engine(PlanPtr plan_, TestKernelOptions options, bool spin) : plan(std::move(plan_)) {
+Engine::Engine(PlanPtr plan_, TestKernelOptions options) : plan(std::move(plan_)) {
   const auto binder = std::make_shared<Binder>(plan);
   kernels = make_test_kernels(plan, *binder, std::move(options));
-  executor = std::make_unique<Executor>(plan, binder, kernels, make_cpu_device(spin));
+  executor = std::make_unique<Executor>(plan, binder, kernels, make_cpu_device());
 }
 
 std::vector<TestTensor> Engine::run_tensors(int64_t batch, uint64_t input_seed, const RunOptions& options) {

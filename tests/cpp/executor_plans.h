@@ -45,7 +45,7 @@ PlanPtr make_random_plan(const RandomPlan& options);
 
 /// A plan with the kernels and the executor that run it.
 struct Engine {
-  explicit Engine(PlanPtr plan, TestKernelOptions options = {}, bool spin = false);
+  explicit Engine(PlanPtr plan, TestKernelOptions options = {});
   /// One run in a frame of its own: the values of every output.
   std::vector<std::vector<float>> run(int64_t batch, uint64_t input_seed, const RunOptions& options = {});
   std::vector<TestTensor> run_tensors(int64_t batch, uint64_t input_seed, const RunOptions& options = {});

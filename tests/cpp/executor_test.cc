@@ -5,6 +5,7 @@
 #include <atomic>
 #include <thread>
 
+#include "device/cpu/cores.h"
 #include "executor_plans.h"
 
 using namespace dynaflow;        // NOLINT(google-build-using-namespace)
@@ -53,8 +54,7 @@ std::string error_of(Engine& engine, int64_t batch, const RunOptions& options = 
 TEST_CASE("an overlapped run equals the serial run of the same plan, bit for bit") {
   for (uint64_t seed = 0; seed < 30; ++seed) {
     RandomPlan options{.seed = seed, .parts = 1 + static_cast<int>(seed % 4)};
-    Engine engine(make_random_plan(options), {.constants = {}, .seed = seed, .max_delay_us = 150},
-                  seed % 5 == 0);
+    Engine engine(make_random_plan(options), {.constants = {}, .seed = seed, .max_delay_us = 150});
     for (int64_t batch : {4, 7, 33}) {
       CAPTURE(seed);
       CAPTURE(batch);
@@ -317,16 +317,23 @@ PlanPtr make_relay() {
 }  // namespace
 
 TEST_CASE("10,000 short steps across two threads lose no wake-up and no turn") {
-  for (const bool spin : {false, true}) {
+  const std::vector<int> cores = thread_cores();
+  const auto relay_on = [](int steps, StreamCores stated) {
     const PlanPtr plan = make_relay();
     const auto relay = std::make_shared<Relay>(plan);
-    Executor executor(plan, std::make_shared<Binder>(plan), relay, make_cpu_device(spin));
+    Executor executor(plan, std::make_shared<Binder>(plan), relay, make_cpu_device(std::move(stated)));
     Executor::Lease frame = executor.acquire();
-    const int steps = spin ? 1000 : 10000;
     for (int step = 0; step < steps; ++step) executor.run(*frame, {});
     CHECK(relay->steps == steps * 6);
     CHECK(relay->out_of_turn == 0);
-  }
+  };
+  relay_on(10000, {});  // waits park
+  if (cores.size() < 2) return;
+  std::thread([&] {  // waits spin
+    bind_thread({cores[0]});
+    relay_on(1000, {{"side", {cores[1]}}});
+  })
+      .join();
 }
 
 TEST_CASE("what is issued: host and asynchronous streams in plan order, each wait before its launch") {
@@ -357,7 +364,7 @@ TEST_CASE("a plan whose own thread would wait for itself is refused") {
   auto plan = std::make_shared<Plan>(*builder.finish());
   plan->streams[network].code.insert(plan->streams[network].code.begin(), {Instruction::Kind::kWait, 0});
   const auto make = [&] {
-    Executor(plan, std::make_shared<Binder>(plan), std::make_shared<Relay>(plan), make_cpu_device(false));
+    Executor(plan, std::make_shared<Binder>(plan), std::make_shared<Relay>(plan), make_cpu_device());
   };
   CHECK_THROWS_AS(make(), PlanError);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -17,6 +18,7 @@ class Switch:
     def __init__(self) -> None:
         self.fails = False
         self.threads: list[int] = []
+        self.cores: list[set[int]] = []
         self.meeting: threading.Barrier | None = None
 
 
@@ -26,6 +28,7 @@ SWITCH = Switch()
 @torch.library.custom_op("dynaflow_test::guarded", mutates_args=())
 def guarded(x: torch.Tensor) -> torch.Tensor:
     SWITCH.threads.append(threading.get_ident())
+    SWITCH.cores.append(os.sched_getaffinity(0))
     if SWITCH.meeting is not None:
         SWITCH.meeting.wait(timeout=20)
     if SWITCH.fails:
@@ -75,10 +78,10 @@ def inference():
         yield
 
 
-def compiled_model(parts=1):
+def compiled_model(parts=1, **options):
     torch.manual_seed(0)
     model = Model().eval()
-    return model, df.compile(model, strategy=Side(parts))
+    return model, df.compile(model, strategy=Side(parts), options=options)
 
 
 def check_next_call(model, compiled):
@@ -131,3 +134,17 @@ def test_a_python_op_runs_on_the_second_stream_while_the_caller_waits():
     assert SWITCH.threads[0] != threading.get_ident()
     streams = df.report(compiled).graphs[0]["plans"][0]["streams"]
     assert [stream["kind"] for stream in streams] == ["host", "thread"]
+
+
+def test_a_stream_keeps_to_its_cores_and_the_caller_to_its_own():
+    own, core = os.sched_getaffinity(0), max(os.sched_getaffinity(0))
+    model, compiled = compiled_model(cores={"side": [core]})
+    ids = torch.randint(0, 8, (6, 3))
+    compiled(ids)
+    SWITCH.cores.clear()
+    compiled(ids)
+    assert [core] == [min(cores) for cores in SWITCH.cores] == [max(c) for c in SWITCH.cores]
+    assert os.sched_getaffinity(0) == own
+    for wrong in ({"side": []}, {"side": [-1]}, {"side": 0}, [0]):
+        with pytest.raises(df.ScheduleError, match="lists of cores"):
+            df.compile(model, options={"cores": wrong})

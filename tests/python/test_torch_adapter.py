@@ -64,7 +64,7 @@ def adapter():
 
 def make_engine(text: str, *constants: torch.Tensor):
     runtime = torch.classes.dynaflow.Runtime()
-    return torch.classes.dynaflow.Engine(runtime, text, list(constants), False)
+    return torch.classes.dynaflow.Engine(runtime, text, list(constants), {})
 
 
 def small():

@@ -21,7 +21,7 @@ def adapter():
 
 def make_engine(text: str, runtime=None):
     runtime = torch.classes.dynaflow.Runtime() if runtime is None else runtime
-    return torch.classes.dynaflow.Engine(runtime, text, [], False)
+    return torch.classes.dynaflow.Engine(runtime, text, [], {})
 
 
 COLLECTIVE = """

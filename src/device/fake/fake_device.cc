@@ -54,8 +54,10 @@ class FakeStream final : public DeviceStream {
 
 class RecordingDevice final : public FakeDevice {
  public:
-  std::unique_ptr<DeviceStream> make_stream(const StreamSpec& spec) override {
-    return std::make_unique<FakeStream>(spec.name, log_);
+  std::vector<std::unique_ptr<DeviceStream>> make_streams(std::span<const StreamSpec> specs) override {
+    std::vector<std::unique_ptr<DeviceStream>> streams;
+    for (const StreamSpec& spec : specs) streams.push_back(std::make_unique<FakeStream>(spec.name, log_));
+    return streams;
   }
   std::unique_ptr<DeviceEvent> make_event() override { return std::make_unique<FakeEvent>(events_++); }
   std::vector<std::string> calls() const override { return log_->calls(); }
