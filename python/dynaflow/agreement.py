@@ -18,6 +18,7 @@ from dynaflow.errors import AgreementError
 from dynaflow.groups import group_timeout, resolve
 
 DEFAULT_TIMEOUT_S = 60.0
+_GAVE_UP = "gave up"  # in place of a digest
 
 
 def agree(group_name: str, lines: Sequence[str], timeout_s: float | None = None) -> None:
@@ -38,8 +39,18 @@ def agree(group_name: str, lines: Sequence[str], timeout_s: float | None = None)
     digest = hashlib.sha256(text.encode()).hexdigest()
     store.set(f"{prefix}/text/{rank}", text)
     store.set(f"{prefix}/digest/{rank}", digest)
-    digests = _collect(store, f"{prefix}/digest", size, timeout_s, group_name, ordinal)
+    try:
+        digests = _collect(store, f"{prefix}/digest", size, timeout_s, group_name, ordinal)
+    except AgreementError:
+        # Who comes later must not take this plan for one that is about to run.
+        store.set(f"{prefix}/digest/{rank}", _GAVE_UP)
+        raise
     for other, theirs in enumerate(digests):
+        if theirs == _GAVE_UP:
+            raise AgreementError(
+                f"rank {other} of group '{group_name}' gave up waiting for rank {rank}'s plan "
+                f"number {ordinal}; call again on all ranks, perhaps with a longer agree_timeout_s"
+            )
         if theirs != digest:
             other_text = store.get(f"{prefix}/text/{other}").decode()
             raise AgreementError(

@@ -12,6 +12,7 @@ from equivalence import (
     CUTS,
     LATE_US,
     SHAPE,
+    check_all_tokens,
     check_captured_once,
     check_errors,
     check_every_batch,
@@ -102,6 +103,16 @@ def test_without_any_one_of_its_waits_a_plan_gives_other_results(ranks):
     assert len(network) == 2 * (2 * SHAPE.layers + 2)
     assert [name for name, unchanged, _ in found if unchanged] == []
     assert all(same for _, _, same in found), "being late alone changes nothing"
+
+
+@torch.no_grad()
+def all_tokens(rank, seed):
+    model, _ = llama()
+    check_all_tokens(df.compile(model, strategy=forced(2), dynamic_dims=(0, 1)), seed)
+
+
+def test_all_tokens_logits_are_the_same_too(ranks):
+    ranks.run(all_tokens, fresh_seed())
 
 
 @torch.no_grad()

@@ -129,6 +129,26 @@ def test_ranks_with_different_graphs_get_an_error_not_a_hang(tmp_path):
         assert "First difference" in message and "aten.exp.default" in message
 
 
+def late_body(rank):
+    compiled = df.compile(reduced, options={"agree_timeout_s": 60 if rank else 2})
+    store = dist.distributed_c10d._get_default_store()
+    if rank == 1:
+        store.wait(["gave up"])
+    with torch.no_grad():
+        with pytest.raises(df.AgreementError) as caught:
+            compiled(torch.ones(4, 2))
+        store.set("gave up", "")
+        dist.barrier()
+        return str(caught.value), compiled(torch.ones(4, 2)).sum().item()
+
+
+def test_ranks_that_missed_each_other_once_agree_in_the_next_call(tmp_path):
+    (alone, first), (late, second) = run_ranks(late_body, tmp_path)
+    assert "rank 1 of group" in alone and "made no plan number 1 within 2 s" in alone
+    assert "rank 0 of group" in late and "gave up waiting for rank 1's plan number 1" in late
+    assert first == second == 40.0
+
+
 def two_models_body(rank):
     first, second = df.compile(reduced), df.compile(lambda x: reduced(x) * 3)
     x = torch.ones(4, 2)

@@ -107,6 +107,17 @@ def check_every_batch(compiled: Any, asked: int, seed: int, rank: int, **more: A
         assert min(parts) >= min(rows, 2), (parts, where)
 
 
+def check_all_tokens(compiled: Any, seed: int) -> None:
+    """Overlapped and serial runs give the same bits where every token's logits are wanted."""
+    source = random.Random(seed)
+    for rows in (2, 5, 8):
+        arguments = tokens(source, rows, 8, logits_to_keep=0)
+        overlapped = compiled(**arguments).logits
+        assert overlapped.shape == (rows, 8, SHAPE.vocabulary)
+        with debug.run_mode(compiled, serial=True, poison=True):
+            assert compiled(**arguments).logits.equal(overlapped), (rows, seed)
+
+
 def check_captured_once(compiled: Any, asked: int) -> None:
     """One dynamic graph and a static one for batch 1; a plan for each number of parts."""
     graphs = df.report(compiled).graphs

@@ -11,6 +11,7 @@ from equivalence import (
     CUTS,
     LATE_US,
     SHAPE,
+    check_all_tokens,
     check_captured_once,
     check_errors,
     check_every_batch,
@@ -100,14 +101,7 @@ def test_without_any_one_of_its_waits_a_plan_fails_or_gives_other_results(compil
 
 
 def test_all_tokens_logits_are_the_same_too(model):
-    compiled = df.compile(model, strategy=Lanes(2), dynamic_dims=(0, 1))
-    source = random.Random(fresh_seed())
-    for rows in (2, 5, 8):
-        arguments = tokens(source, rows, 8, logits_to_keep=0)
-        overlapped = compiled(**arguments).logits
-        assert overlapped.shape == (rows, 8, SHAPE.vocabulary)
-        with debug.run_mode(compiled, serial=True, poison=True):
-            assert compiled(**arguments).logits.equal(overlapped)
+    check_all_tokens(df.compile(model, strategy=Lanes(2), dynamic_dims=(0, 1)), fresh_seed())
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,11 @@ class Experiment:
 
     def observe(self, batch: Batch) -> list[Collective]:
         """The collectives of one step of the model as Transformers wrote it."""
+        import torch
+
         inputs = batch.inputs()
-        return observe_collectives(lambda: self.run(engine.EAGER, inputs))
+        with torch.no_grad():
+            return observe_collectives(lambda: self.model(**inputs))
 
     def time(
         self, names: Iterable[str], batch: Batch, rounds: Rounds, stop: Stop | None = None
