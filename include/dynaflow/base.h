@@ -1,5 +1,5 @@
 #pragma once
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdint>
 #include <stdexcept>
@@ -7,6 +7,15 @@
 #include <utility>
 
 namespace dynaflow {
+
+/// fmt::vformat, compiled once: fmt is header-only here, and its formatting would be compiled into every
+/// file.
+std::string format_values(fmt::string_view form, fmt::format_args values);
+/// fmt::format.
+template <typename... Values>
+std::string formatted(fmt::format_string<Values...> form, Values&&... values) {
+  return format_values(form, fmt::make_format_args(values...));
+}
 
 /// A mistake of the caller, or a failure while running. `stage()` says which part of the pipeline found it.
 class Error : public std::runtime_error {
@@ -23,7 +32,7 @@ class Error : public std::runtime_error {
 class ParseError : public Error {
  public:
   ParseError(int line, int column, const std::string& message)
-      : Error("ParseError", fmt::format("line {}, column {}: {}", line, column, message)),
+      : Error("ParseError", formatted("line {}, column {}: {}", line, column, message)),
         line_(line),
         column_(column) {}
   int line() const { return line_; }
@@ -66,11 +75,11 @@ class InternalError : public std::logic_error {
 }  // namespace dynaflow
 
 /// Checks an invariant of the library itself. The remaining arguments are a format string and its values.
-#define DF_CHECK(condition, ...)                                                     \
-  do {                                                                               \
-    if (!(condition)) {                                                              \
-      throw ::dynaflow::InternalError(                                               \
-          fmt::format("{}:{}: " #condition " does not hold. ", __FILE__, __LINE__) + \
-          fmt::format(__VA_ARGS__));                                                 \
-    }                                                                                \
+#define DF_CHECK(condition, ...)                                                               \
+  do {                                                                                         \
+    if (!(condition)) {                                                                        \
+      throw ::dynaflow::InternalError(                                                         \
+          ::dynaflow::formatted("{}:{}: " #condition " does not hold. ", __FILE__, __LINE__) + \
+          ::dynaflow::formatted(__VA_ARGS__));                                                 \
+    }                                                                                          \
   } while (false)

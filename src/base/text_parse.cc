@@ -48,14 +48,14 @@ class LineReader {
     while (at_ < source_.size() && (source_[at_] == ' ' || source_[at_] == '\t')) ++at_;
   }
   void expect(char c) {
-    if (peek() != c) fail(fmt::format("'{}'", c));
+    if (peek() != c) fail(formatted("'{}'", c));
     ++at_;
   }
   [[noreturn]] void fail(const std::string& expected) {
     skip_space();
-    const std::string found = at_ < source_.size() ? fmt::format("'{}'", source_.substr(at_, 12))
+    const std::string found = at_ < source_.size() ? formatted("'{}'", source_.substr(at_, 12))
                                                    : std::string("the end of the line");
-    throw ParseError(line_, static_cast<int>(at_) + 1, fmt::format("expected {}, found {}", expected, found));
+    throw ParseError(line_, static_cast<int>(at_) + 1, formatted("expected {}, found {}", expected, found));
   }
 
   void read_results(std::vector<std::string>& results) {
@@ -97,7 +97,7 @@ class LineReader {
   }
 
   Value value() {
-    if (++depth_ > kMaxDepth) fail(fmt::format("at most {} levels of nesting", kMaxDepth));
+    if (++depth_ > kMaxDepth) fail(formatted("at most {} levels of nesting", kMaxDepth));
     Value left = product();
     for (char c = peek(); c == '+' || c == '-'; c = peek()) {
       const int column = static_cast<int>(at_) + 1;

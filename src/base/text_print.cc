@@ -17,7 +17,7 @@ std::string quote(const std::string& raw) {
     } else if (c == '\n') {
       result += "\\n";
     } else if (byte < 0x20 || byte == 0x7f) {
-      result += fmt::format("\\x{:02x}", byte);
+      result += formatted("\\x{:02x}", byte);
     } else {
       result += c;
     }
@@ -28,7 +28,7 @@ std::string quote(const std::string& raw) {
 std::string print_float(double real) {
   if (std::isnan(real)) return "nan";
   if (std::isinf(real)) return real > 0 ? "inf" : "-inf";
-  std::string digits = fmt::format("{}", real);
+  std::string digits = formatted("{}", real);
   if (digits.find_first_of(".e") == std::string::npos) digits += ".0";
   return digits;
 }
@@ -72,7 +72,7 @@ std::string print(const Value& value) {
     case Value::Kind::kBool:
       return value.integer != 0 ? "true" : "false";
     case Value::Kind::kInt:
-      return fmt::format("{}", value.integer);
+      return formatted("{}", value.integer);
     case Value::Kind::kFloat:
       return print_float(value.real);
     case Value::Kind::kString:

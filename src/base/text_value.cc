@@ -51,7 +51,7 @@ bool Value::operator==(const Value& other) const {
 }
 
 void Value::fail(const std::string& expected) const {
-  throw ParseError(line, column, fmt::format("expected {}, found '{}'", expected, print(*this)));
+  throw ParseError(line, column, formatted("expected {}, found '{}'", expected, print(*this)));
 }
 bool Value::as_bool() const {
   if (kind != Kind::kBool) fail("true or false");
@@ -93,7 +93,7 @@ const Value* Line::find(std::string_view key) const {
 }
 const Value& Line::at(std::string_view key) const {
   const Value* value = find(key);
-  if (value == nullptr) fail(fmt::format("'{}' needs the attribute '{}'", kind, key));
+  if (value == nullptr) fail(formatted("'{}' needs the attribute '{}'", kind, key));
   return *value;
 }
 void Line::fail(const std::string& message) const { throw ParseError(line, 1, message); }
@@ -109,7 +109,7 @@ const Section* Document::find(std::string_view name) const {
 }
 const Section& Document::at(std::string_view name) const {
   const Section* section = find(name);
-  if (section == nullptr) throw ParseError(1, 1, fmt::format("no section '{}:'", name));
+  if (section == nullptr) throw ParseError(1, 1, formatted("no section '{}:'", name));
   return *section;
 }
 

@@ -89,9 +89,8 @@ std::vector<std::string> collective_order(const PlanHandle& handle) {
         for (const SizeExpr& size : meta.shape)
           shape += (shape.empty() ? "" : ", ") +
                    on_parts(*plan.graph, size, run.first_part, run.last_part, plan.cut.parts).str();
-        result.push_back(fmt::format("{} {}[{}] parts {}:{} of {} group {}", op.target,
-                                     dtype_name(meta.dtype), shape, run.first_part, run.last_part,
-                                     plan.cut.parts, op.group));
+        result.push_back(formatted("{} {}[{}] parts {}:{} of {} group {}", op.target, dtype_name(meta.dtype),
+                                   shape, run.first_part, run.last_part, plan.cut.parts, op.group));
       }
     }
   }

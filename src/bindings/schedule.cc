@@ -10,7 +10,7 @@ namespace dynaflow::bindings {
 std::function<int64_t(std::string_view)> value_in(Sizes sizes) {
   return [sizes = std::move(sizes)](std::string_view name) {
     const auto found = sizes.find(name);
-    if (found == sizes.end()) throw ScheduleError(fmt::format("the symbol {} has no value", name));
+    if (found == sizes.end()) throw ScheduleError(formatted("the symbol {} has no value", name));
     return found->second;
   };
 }
@@ -34,10 +34,10 @@ ExecuteOptions options(std::string stream, const std::vector<OpHandle>& after) {
 
 [[noreturn]] void refuse_value(const char* use) {
   throw nb::type_error(
-      fmt::format("a size of the batch is a range here, not a number, so {}. Compare it with an "
-                  "integer (the plan is then made for that side of the border), or get a number "
-                  "with s.bucket(size, borders)",
-                  use)
+      formatted("a size of the batch is a range here, not a number, so {}. Compare it with an "
+                "integer (the plan is then made for that side of the border), or get a number "
+                "with s.bucket(size, borders)",
+                use)
           .c_str());
 }
 
@@ -95,7 +95,7 @@ void register_ops(nb::module_& module) {
           nb::is_operator())
       .def("__hash__", [](const OpHandle& self) { return self.op.segment() * 64 + self.op.first_part(); })
       .def("__repr__", [](const OpHandle& self) {
-        return fmt::format("{}[{}:{}]", self.op.name(), self.op.first_part(), self.op.last_part());
+        return formatted("{}[{}:{}]", self.op.name(), self.op.first_part(), self.op.last_part());
       });
 }
 

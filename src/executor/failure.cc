@@ -23,8 +23,8 @@ std::string name_of(const Run& run) {
   const size_t slash = run.name.find('/');
   if (slash == std::string::npos || !run.name.starts_with("mb")) return run.name;
   const std::string name = run.name.substr(slash + 1);
-  if (run.last_part - run.first_part == 1) return fmt::format("{}[{}]", name, run.first_part);
-  return fmt::format("{}[{}:{}]", name, run.first_part, run.last_part);
+  if (run.last_part - run.first_part == 1) return formatted("{}[{}]", name, run.first_part);
+  return formatted("{}[{}:{}]", name, run.first_part, run.last_part);
 }
 
 }  // namespace
@@ -53,9 +53,9 @@ void RunFrame::blame_async_work() noexcept {
 std::string RunFrame::describe(const Failure& failure) const {
   const std::string what = message_of(failure.error);
   const std::string& stream = plan_.streams[failure.stream].name;
-  if (failure.run == kNoId) return fmt::format("stream '{}' failed: {}", stream, what);
-  return fmt::format("{} failed on stream '{}' (run {} of {}): {}", name_of(plan_.runs[failure.run]), stream,
-                     failure.run + 1, plan_.runs.size(), what);
+  if (failure.run == kNoId) return formatted("stream '{}' failed: {}", stream, what);
+  return formatted("{} failed on stream '{}' (run {} of {}): {}", name_of(plan_.runs[failure.run]), stream,
+                   failure.run + 1, plan_.runs.size(), what);
 }
 
 void RunFrame::raise() {

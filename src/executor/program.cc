@@ -61,8 +61,8 @@ void check_order(const Plan& plan, const Program& program) {
   for (const Step& step : program) {
     if (step.kind == Kind::kRecord) own[step.id] = false;
     if (step.kind == Kind::kWait && own[step.id])
-      throw PlanError(fmt::format("stream '{}' waits for event {} before the same thread records it",
-                                  plan.streams[step.stream].name, step.id));
+      throw PlanError(formatted("stream '{}' waits for event {} before the same thread records it",
+                                plan.streams[step.stream].name, step.id));
   }
 }
 

@@ -39,23 +39,21 @@ std::vector<std::string> free_runs(const Plan& plan, const HappensBefore& order,
 std::string why_exposed(const Plan& plan, const HappensBefore& order, RunId run) {
   const Stream& stream = plan.streams[static_cast<size_t>(plan.runs[run].stream)];
   if (stream.kind == StreamKind::kHost)
-    return fmt::format("same stream: it is issued on '{}', where nothing else can run meanwhile",
-                       stream.name);
+    return formatted("same stream: it is issued on '{}', where nothing else can run meanwhile", stream.name);
   for (RunId other = run + 1; other < static_cast<RunId>(plan.runs.size()); ++other) {
     if (!order.before(run, other)) continue;
     const std::string& waiter = plan.runs[other].name;
     if (plan.cut.parts == 1)
-      return fmt::format("data dependency: the batch is not split, and '{}', next in order, reads it",
-                         waiter);
-    return fmt::format("data dependency: '{}' reads it, and no independent work is left", waiter);
+      return formatted("data dependency: the batch is not split, and '{}', next in order, reads it", waiter);
+    return formatted("data dependency: '{}' reads it, and no independent work is left", waiter);
   }
   return "no independent work is left: it is the end of the plan";
 }
 
 /// A collective among other work of one run has no choice: the run's ops go one after the other.
 std::string why_inside(const Plan& plan, const Run& run) {
-  return fmt::format("same stream: it is one step of '{}' on '{}'; cut it out to schedule it on its own",
-                     run.name, plan.streams[static_cast<size_t>(run.stream)].name);
+  return formatted("same stream: it is one step of '{}' on '{}'; cut it out to schedule it on its own",
+                   run.name, plan.streams[static_cast<size_t>(run.stream)].name);
 }
 
 }  // namespace
@@ -74,7 +72,7 @@ std::vector<CollectiveReport> explain(const Plan& plan) {
         report.overlaps = free_runs(plan, order, id);
         if (report.overlaps.empty()) report.reason = why_exposed(plan, order, id);
       } else {
-        report.name = fmt::format("{}.{}", op.module.empty() ? run.name : op.module, short_target(op.target));
+        report.name = formatted("{}.{}", op.module.empty() ? run.name : op.module, short_target(op.target));
         report.reason = why_inside(plan, run);
       }
       reports.push_back(std::move(report));

@@ -35,12 +35,12 @@ void check_sizes(const Graph& graph, const Value& value) {
   const TensorMeta& meta = value.meta;
   if (meta.strides.size() != meta.shape.size())
     throw GraphError(
-        fmt::format("%{} has {} sizes and {} strides", value.name, meta.shape.size(), meta.strides.size()));
+        formatted("%{} has {} sizes and {} strides", value.name, meta.shape.size(), meta.strides.size()));
   const auto check_expr = [&](const SizeExpr& expr) {
     if (expr.constant()) return;
     for (const std::string& symbol : expr.symbols())
       if (graph.find_symbol(symbol) == nullptr)
-        throw GraphError(fmt::format("%{} uses the unknown symbol '{}'", value.name, symbol));
+        throw GraphError(formatted("%{} uses the unknown symbol '{}'", value.name, symbol));
   };
   for (const SizeExpr& size : meta.shape) check_expr(size);
   for (const SizeExpr& stride : meta.strides) check_expr(stride);
@@ -50,13 +50,13 @@ void check_sizes(const Graph& graph, const Value& value) {
 void check_ids(const Graph& graph, const Op& op) {
   const auto known = [&](ValueId id) { return id >= 0 && id < static_cast<ValueId>(graph.values.size()); };
   for (ValueId id : op_inputs(op))
-    if (!known(id)) throw GraphError(fmt::format("op '{}' reads a value that is not in the graph", op.name));
+    if (!known(id)) throw GraphError(formatted("op '{}' reads a value that is not in the graph", op.name));
   for (ValueId id : op.effects.writes)
-    if (!known(id)) throw GraphError(fmt::format("op '{}' writes a value that is not in the graph", op.name));
+    if (!known(id)) throw GraphError(formatted("op '{}' writes a value that is not in the graph", op.name));
   for (ValueId id : op.outputs)
-    if (!known(id)) throw GraphError(fmt::format("op '{}' makes a value that is not in the graph", op.name));
+    if (!known(id)) throw GraphError(formatted("op '{}' makes a value that is not in the graph", op.name));
   if (op.kind == OpKind::kCollective && op.group.empty())
-    throw GraphError(fmt::format("the collective '{}' names no group", op.name));
+    throw GraphError(formatted("the collective '{}' names no group", op.name));
 }
 
 void check_op(const Graph& graph, OpId id, const std::vector<OpId>& producer) {
@@ -64,14 +64,14 @@ void check_op(const Graph& graph, OpId id, const std::vector<OpId>& producer) {
   check_ids(graph, op);
   for (ValueId input : op_inputs(op)) {
     if (producer[input] >= id)
-      throw GraphError(fmt::format("op '{}' reads %{} before it is made", op.name, graph.values[input].name));
+      throw GraphError(formatted("op '{}' reads %{} before it is made", op.name, graph.values[input].name));
   }
   for (size_t i = 0; i < op.outputs.size(); ++i) {
     const Value& value = graph.values[op.outputs[i]];
     if (value.origin != Origin::kOp || value.op != id || value.index != static_cast<int32_t>(i))
-      throw GraphError(fmt::format("output {} of op '{}' does not point back at it", i, op.name));
+      throw GraphError(formatted("output {} of op '{}' does not point back at it", i, op.name));
     if (op.kind == OpKind::kView && value.alias_of == kNoId)
-      throw GraphError(fmt::format("the view %{} has no source", value.name));
+      throw GraphError(formatted("the view %{} has no source", value.name));
   }
 }
 
@@ -83,9 +83,9 @@ DType dtype_from_name(std::string_view name) {
   std::string known;
   for (size_t i = 0; i < kDTypes.size(); ++i) {
     if (kDTypes[i].name == name) return static_cast<DType>(i);
-    known += fmt::format("{}{}", i == 0 ? "" : ", ", kDTypes[i].name);
+    known += formatted("{}{}", i == 0 ? "" : ", ", kDTypes[i].name);
   }
-  throw GraphError(fmt::format("unknown element type '{}'; known: {}", name, known));
+  throw GraphError(formatted("unknown element type '{}'; known: {}", name, known));
 }
 
 std::vector<SizeExpr> contiguous_strides(const std::vector<SizeExpr>& shape) {
@@ -129,25 +129,24 @@ void check(const Graph& graph) {
   const auto count = static_cast<ValueId>(graph.values.size());
   for (ValueId id = 0; id < count; ++id) {
     const Value& value = graph.values[id];
-    if (!names.insert(value.name).second)
-      throw GraphError(fmt::format("two values are named %{}", value.name));
+    if (!names.insert(value.name).second) throw GraphError(formatted("two values are named %{}", value.name));
     if (value.alias_of != kNoId && (value.alias_of < 0 || value.alias_of >= count || value.alias_of == id))
-      throw GraphError(fmt::format("%{} shares the storage of a value that is not in the graph", value.name));
+      throw GraphError(formatted("%{} shares the storage of a value that is not in the graph", value.name));
     producer[id] = value.origin == Origin::kOp ? value.op : kNoId;
     if (value.origin == Origin::kOp && (value.op < 0 || value.op >= static_cast<OpId>(graph.ops.size())))
-      throw GraphError(fmt::format("no op makes %{}", value.name));
+      throw GraphError(formatted("no op makes %{}", value.name));
     if (value.alias_of != kNoId && producer[value.alias_of] > producer[id])
-      throw GraphError(fmt::format("%{} shares the storage of a later value", value.name));
+      throw GraphError(formatted("%{} shares the storage of a later value", value.name));
     check_sizes(graph, value);
   }
   std::set<std::string_view> op_names;
   for (OpId id = 0; id < static_cast<OpId>(graph.ops.size()); ++id) {
     if (!op_names.insert(graph.ops[id].name).second)
-      throw GraphError(fmt::format("two ops are named '{}'", graph.ops[id].name));
+      throw GraphError(formatted("two ops are named '{}'", graph.ops[id].name));
     check_op(graph, id, producer);
   }
   if (!graph.batch_symbol.empty() && graph.find_symbol(graph.batch_symbol) == nullptr)
-    throw GraphError(fmt::format("the batch symbol '{}' is not in the graph", graph.batch_symbol));
+    throw GraphError(formatted("the batch symbol '{}' is not in the graph", graph.batch_symbol));
 }
 
 }  // namespace dynaflow

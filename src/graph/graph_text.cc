@@ -173,7 +173,7 @@ class GraphReader {
 
   void read_origin(const Line& line, Origin origin) {
     if (line.results.size() != 1 || line.args.size() != 2)
-      line.fail(fmt::format("expected %name = {}(index, tensor(type, [sizes]))", line.kind));
+      line.fail(formatted("expected %name = {}(index, tensor(type, [sizes]))", line.kind));
     Value value;
     value.origin = origin;
     value.index = narrow(line.args[0]);
@@ -188,7 +188,7 @@ class GraphReader {
     read_op_attrs(line, op);
     const std::vector<text::Value>& metas = line.at("out").as_list();
     if (metas.size() != line.results.size())
-      line.fail(fmt::format("{} results but 'out' describes {}", line.results.size(), metas.size()));
+      line.fail(formatted("{} results but 'out' describes {}", line.results.size(), metas.size()));
     const text::Value* aliases = line.find("alias");
     if (aliases != nullptr && aliases->as_list().size() != metas.size())
       aliases->fail("one alias (or none) for each result");
@@ -230,7 +230,7 @@ class GraphReader {
       else if (key == "marks")
         for (const text::Value& mark : value.as_list()) op.marks.push_back(mark.as_string());
       else if (key != "out" && key != "alias")
-        line.fail(fmt::format("unknown attribute '{}' of an op", key));
+        line.fail(formatted("unknown attribute '{}' of an op", key));
     }
     if (op.name.empty()) line.fail("an op without results needs name=\"...\"");
   }
@@ -302,7 +302,7 @@ class GraphReader {
   ValueId define(const Line& line, const std::string& name, Value value) {
     value.name = name;
     const auto id = static_cast<ValueId>(graph_.values.size());
-    if (!by_name_.emplace(name, id).second) line.fail(fmt::format("%{} is defined twice", name));
+    if (!by_name_.emplace(name, id).second) line.fail(formatted("%{} is defined twice", name));
     graph_.values.push_back(std::move(value));
     return id;
   }

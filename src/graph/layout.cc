@@ -54,7 +54,7 @@ class Analyzer {
         for (ValueId value = 0; value < static_cast<ValueId>(graph_.values.size()); ++value) {
           const OpId maker = graph_.values[value].op;
           if (graph_.values[value].origin == Origin::kOp && storage_root(graph_, value) == root)
-            force(maker, fmt::format("'{}' changes its result in place", writer.name));
+            force(maker, formatted("'{}' changes its result in place", writer.name));
         }
       }
     }
@@ -106,7 +106,7 @@ class Analyzer {
   std::string effect_reason(const Op& op) const {
     const Effects& effects = op.effects;
     if (!effects.writes.empty())
-      return fmt::format("it changes %{} in place", graph_.values[effects.writes.front()].name);
+      return formatted("it changes %{} in place", graph_.values[effects.writes.front()].name);
     if (effects.random) return "it draws random numbers";
     if (effects.host_sync) return "it makes the host wait for the device";
     if (effects.reads_context) return "it reads per-batch state of the host";
@@ -128,14 +128,13 @@ class Analyzer {
   split::RuleResult apply_rule(const split::RuleContext& context, const split::RuleGroup* group) const {
     const Op& op = context.op();
     if (op.kind == OpKind::kOpaque) return split::refuse("it is a call into Python");
-    if (group == nullptr) return split::refuse(fmt::format("no rule for {}", op.target));
+    if (group == nullptr) return split::refuse(formatted("no rule for {}", op.target));
     for (ValueId input : op_inputs(op))
       if (layout(input).kind == Layout::Kind::kMixed)
-        return split::refuse(
-            fmt::format("no rows of %{} belong to one part alone", graph_.values[input].name));
+        return split::refuse(formatted("no rows of %{} belong to one part alone", graph_.values[input].name));
     for (size_t i = 0; i < op.args.size() && !group->traits.sizes; ++i)
       if (context.argument_depends(i))
-        return split::refuse(fmt::format("argument {} depends on the batch size", i));
+        return split::refuse(formatted("argument {} depends on the batch size", i));
     split::RuleResult result = group->rule(context);
     if (result.accepted()) result.refusal = contradiction(context, result);
     return result;
@@ -149,16 +148,16 @@ class Analyzer {
       const Layout& claimed = result.layouts[i];
       const Value& value = graph_.values[op.outputs[i]];
       if (claimed.kind == Layout::Kind::kMixed && !read_[op.outputs[i]]) continue;
-      if (!claimed.is_sharded()) return fmt::format("its result %{} has no rows for each part", value.name);
+      if (!claimed.is_sharded()) return formatted("its result %{} has no rows for each part", value.name);
       const auto& shape = value.meta.shape;
       for (size_t d = 0; d < shape.size(); ++d) {
         const bool batch = static_cast<int>(d) == claimed.dim;
         if (batch ? !(shape[d] == claimed.outer * context.rows() * claimed.inner) : depends(shape[d]))
-          return fmt::format("dimension {} of its result %{} is {}, which its parts would not add up to", d,
-                             value.name, shape[d].str());
+          return formatted("dimension {} of its result %{} is {}, which its parts would not add up to", d,
+                           value.name, shape[d].str());
       }
       if (claimed.dim >= static_cast<int>(shape.size()) || depends(claimed.outer) || depends(claimed.inner))
-        return fmt::format("the rows of its result %{} are not known", value.name);
+        return formatted("the rows of its result %{} are not known", value.name);
     }
     return {};
   }
@@ -167,7 +166,7 @@ class Analyzer {
     joined_.assign(graph_.values.size(), {});
     for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
       const Op& op = graph_.ops[id];
-      const std::string reader = fmt::format("'{}'", op.name);
+      const std::string reader = formatted("'{}'", op.name);
       const bool split = result_.forms[id] == SplitForm::kSplit;
       for (ValueId input : op_inputs(op)) {
         if (!layout(input).is_sharded()) continue;
@@ -192,11 +191,11 @@ class Analyzer {
     const Layout& where = layout(value);
     if (!where.is_sharded()) return {};
     if (!(where.outer == SizeExpr(1)))
-      return fmt::format("the batch is not outermost in dimension {} of %{}", where.dim, v.name);
+      return formatted("the batch is not outermost in dimension {} of %{}", where.dim, v.name);
     bool movable = !depends(v.meta.offset);
     for (size_t d = 0; d < v.meta.shape.size(); ++d)
       if (v.meta.shape[d].constant() != 1 && depends(v.meta.strides[d])) movable = false;
-    return movable ? "" : fmt::format("the batch is not outermost in the memory of %{}", v.name);
+    return movable ? "" : formatted("the batch is not outermost in the memory of %{}", v.name);
   }
 
   /// All rows of `value` are read at once, and so lie in one storage with all that share it.
@@ -215,15 +214,15 @@ class Analyzer {
     const std::string why = scattered(value);
     if (why.empty()) return;
     const OpId maker = graph_.values[value].op;
-    if (shared) return force(maker, fmt::format("{}, whose storage is not made in parts", why));
-    force(maker, fmt::format("{}, and {} reads its storage as a whole", why, joined_[root]));
+    if (shared) return force(maker, formatted("{}, whose storage is not made in parts", why));
+    force(maker, formatted("{}, and {} reads its storage as a whole", why, joined_[root]));
   }
 
   /// Each part of `op` reads its rows of a value that is whole in memory.
   void check_cut(ValueId value, OpId op) {
     if (made_in_parts(value)) return;
     const std::string why = scattered(value);
-    if (!why.empty()) force(op, fmt::format("{}, which is not made in parts", why));
+    if (!why.empty()) force(op, formatted("{}, which is not made in parts", why));
   }
 
   /// Parts count their own rows from 0; `reader` needs the numbers of the whole batch.
@@ -232,7 +231,7 @@ class Analyzer {
     const OpId maker = graph_.values[value].op;
     for (ValueId input : op_inputs(graph_.ops[maker]))
       if (layout(input).kind == Layout::Kind::kCoordinate) return need_true_rows(input, reader);
-    force(maker, fmt::format("its row numbers are used as data by {}", reader));
+    force(maker, formatted("its row numbers are used as data by {}", reader));
   }
 
   const Graph& graph_;
@@ -259,9 +258,9 @@ std::string print(const Layout& layout) {
       break;
   }
   std::string text =
-      fmt::format("{}({}", layout.kind == Layout::Kind::kShard ? "shard" : "coordinate", layout.dim);
-  if (!(layout.outer == SizeExpr(1))) text += fmt::format(", outer={}", layout.outer.str());
-  if (!(layout.inner == SizeExpr(1))) text += fmt::format(", inner={}", layout.inner.str());
+      formatted("{}({}", layout.kind == Layout::Kind::kShard ? "shard" : "coordinate", layout.dim);
+  if (!(layout.outer == SizeExpr(1))) text += formatted(", outer={}", layout.outer.str());
+  if (!(layout.inner == SizeExpr(1))) text += formatted(", inner={}", layout.inner.str());
   return text + ")";
 }
 

@@ -40,16 +40,16 @@ int compare(const SizeExpr& a, const SizeExpr& b) {
 
 int64_t checked_add(int64_t a, int64_t b) {
   int64_t result = 0;
-  if (__builtin_add_overflow(a, b, &result)) throw GraphError(fmt::format("{} + {} overflows 64 bits", a, b));
+  if (__builtin_add_overflow(a, b, &result)) throw GraphError(formatted("{} + {} overflows 64 bits", a, b));
   return result;
 }
 int64_t checked_mul(int64_t a, int64_t b) {
   int64_t result = 0;
-  if (__builtin_mul_overflow(a, b, &result)) throw GraphError(fmt::format("{} * {} overflows 64 bits", a, b));
+  if (__builtin_mul_overflow(a, b, &result)) throw GraphError(formatted("{} * {} overflows 64 bits", a, b));
   return result;
 }
 int64_t floor_div(int64_t a, int64_t b) {
-  if (b == 0 || (a == INT64_MIN && b == -1)) throw GraphError(fmt::format("{} // {} has no value", a, b));
+  if (b == 0 || (a == INT64_MIN && b == -1)) throw GraphError(formatted("{} // {} has no value", a, b));
   const int64_t quotient = a / b;
   return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
 }

@@ -21,7 +21,7 @@ int SizeProgram::add_atom(const SizeExpr::Atom& atom) {
   if (atom.kind == AtomKind::kSymbol) {
     const auto found = std::find(symbols_.begin(), symbols_.end(), atom.name);
     if (found == symbols_.end())
-      throw GraphError(fmt::format("a size uses the unknown symbol '{}'", atom.name));
+      throw GraphError(formatted("a size uses the unknown symbol '{}'", atom.name));
     return static_cast<int>(found - symbols_.begin());
   }
   const Code code = atom.kind == AtomKind::kFloorDiv ? Code::kFloorDiv

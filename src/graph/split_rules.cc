@@ -22,7 +22,7 @@ std::optional<int> normalized(const Arg& arg, int rank) {
 }
 
 std::string describe(const RuleContext& context, ValueId value, int dim) {
-  return fmt::format("dimension {} of %{}", dim, context.name(value));
+  return formatted("dimension {} of %{}", dim, context.name(value));
 }
 
 }  // namespace
@@ -136,16 +136,16 @@ RuleResult combine(const RuleContext& context, const std::vector<Operand>& opera
   for (const auto& [value, to] : operands) {
     if (static_cast<int>(to.size()) != context.rank(value))
       return refuse(
-          fmt::format("%{} has {} dimensions, not {}", context.name(value), context.rank(value), to.size()));
+          formatted("%{} has {} dimensions, not {}", context.name(value), context.rank(value), to.size()));
     const Layout layout = context.layout(value);
     if (!layout.is_sharded()) continue;
     if (to[layout.dim] == kLost)
       return refuse(
-          fmt::format("it mixes the rows of the batch, which is {}", describe(context, value, layout.dim)));
+          formatted("it mixes the rows of the batch, which is {}", describe(context, value, layout.dim)));
     const Layout moved{Layout::Kind::kShard, to[layout.dim], layout.outer, layout.inner};
     if (result && !(*result == moved))
       return refuse(
-          fmt::format("the batch lies differently in %{} and %{}", context.name(first), context.name(value)));
+          formatted("the batch lies differently in %{} and %{}", context.name(first), context.name(value)));
     result = moved;
     first = value;
   }
@@ -154,8 +154,8 @@ RuleResult combine(const RuleContext& context, const std::vector<Operand>& opera
     if (context.layout(value).is_sharded()) continue;
     for (size_t d = 0; d < to.size(); ++d) {
       if (to[d] == result->dim && context.shape(value)[d].constant() != 1)
-        return refuse(fmt::format("{} meets the batch but is the same for every part",
-                                  describe(context, value, static_cast<int>(d))));
+        return refuse(formatted("{} meets the batch but is the same for every part",
+                                describe(context, value, static_cast<int>(d))));
     }
   }
   return accept(context, *result);
@@ -169,7 +169,7 @@ RuleResult relabel(const RuleContext& context, const std::vector<int>& to) {
   if (!layout.is_sharded()) return refuse("none of its inputs holds the batch");
   if (to[layout.dim] == kLost)
     return refuse(
-        fmt::format("it mixes the rows of the batch, which is {}", describe(context, *input, layout.dim)));
+        formatted("it mixes the rows of the batch, which is {}", describe(context, *input, layout.dim)));
   layout.dim = to[layout.dim];
   return accept(context, layout);
 }

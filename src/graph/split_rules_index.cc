@@ -65,7 +65,7 @@ RuleResult index(const RuleContext& context) {
     const bool whole_rows = source.outer == SizeExpr(1) && source.inner == SizeExpr(1);
     if (context.layout(own_rows).kind != Layout::Kind::kCoordinate || !whole_rows ||
         source.kind == Layout::Kind::kCoordinate)
-      return refuse(fmt::format("it picks rows of %{} from the whole batch", context.name(indexing->source)));
+      return refuse(formatted("it picks rows of %{} from the whole batch", context.name(indexing->source)));
   } else {
     operands.push_back(indexing->rest);
   }
@@ -77,7 +77,7 @@ RuleResult index(const RuleContext& context) {
       return refuse("the size of its result depends on a mask");
     const bool own = tensor == own_rows && static_cast<int>(d) == source.dim;
     if (!own && context.layout(tensor).kind == Layout::Kind::kCoordinate)
-      return refuse(fmt::format("it picks from %{} by row number", context.name(indexing->source)));
+      return refuse(formatted("it picks from %{} by row number", context.name(indexing->source)));
   }
   if (context.layout(indexing->source).kind == Layout::Kind::kCoordinate)
     return refuse("it picks row numbers");

@@ -36,7 +36,7 @@ RuleResult regroup(const RuleContext& context) {
     if (!inner || !(*inner * product(result, d + 1, result.size()) == after)) break;
     return accept(context, {from.kind, static_cast<int>(d), *outer, *inner});
   }
-  return refuse(fmt::format("its sizes do not keep the rows of %{} apart", context.name(*input)));
+  return refuse(formatted("its sizes do not keep the rows of %{} apart", context.name(*input)));
 }
 
 RuleResult view(const RuleContext& context) {
@@ -101,8 +101,8 @@ RuleResult expand(const RuleContext& context) {
   if (!result.accepted()) return result;
   for (size_t d = 0; d < operand.to.size(); ++d)
     if (operand.to[d] == result.layouts[0].dim && context.shape(*input)[d].constant() != 1)
-      return refuse(fmt::format("dimension {} of %{} meets the batch but is the same for every part", d,
-                                context.name(*input)));
+      return refuse(formatted("dimension {} of %{} meets the batch but is the same for every part", d,
+                              context.name(*input)));
   return result;
 }
 

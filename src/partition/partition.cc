@@ -129,7 +129,7 @@ class Segmenter {
   void give_name(Segment& segment) {
     const std::string name = segment_name(graph_, segment.ops);
     const int copies = ++names_[name];
-    segment.name = copies == 1 ? name : fmt::format("{}#{}", name, copies);
+    segment.name = copies == 1 ? name : formatted("{}#{}", name, copies);
   }
 
   const Graph& graph_;

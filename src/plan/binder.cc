@@ -45,7 +45,7 @@ Binder::Binder(PlanPtr plan) : plan_(std::move(plan)), program_(plan_symbols(*pl
 bool Binder::bind(const std::vector<int64_t>& graph_symbols, Binding& binding) const {
   const size_t own = plan_->graph->symbols.size();
   if (graph_symbols.size() != own)
-    throw PlanError(fmt::format("the graph has {} symbols, {} values were given", own, graph_symbols.size()));
+    throw PlanError(formatted("the graph has {} symbols, {} values were given", own, graph_symbols.size()));
   if (binding.valid && std::equal(graph_symbols.begin(), graph_symbols.end(), binding.symbols.begin()))
     return false;
   binding.valid = false;
@@ -79,7 +79,7 @@ bool Binder::accepts(const std::vector<int64_t>& graph_symbols) const {
   const auto value_of = [&](std::string_view name) -> int64_t {
     for (size_t i = 0; i < symbols.size(); ++i)
       if (symbols[i].name == name) return graph_symbols[i];
-    throw PlanError(fmt::format("a guard uses the unknown symbol '{}'", name));
+    throw PlanError(formatted("a guard uses the unknown symbol '{}'", name));
   };
   for (const SizeEquality& guard : plan_->graph->guards)
     if (guard.left.evaluate(value_of) != guard.right.evaluate(value_of)) return false;

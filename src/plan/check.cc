@@ -25,33 +25,33 @@ class PlanChecker {
  private:
   [[noreturn]] static void fail(const std::string& what) { throw PlanError(what); }
   static void index(int64_t id, size_t count, const char* what) {
-    if (id < 0 || id >= static_cast<int64_t>(count)) fail(fmt::format("{} {} is not in the plan", what, id));
+    if (id < 0 || id >= static_cast<int64_t>(count)) fail(formatted("{} {} is not in the plan", what, id));
   }
 
   void check_slot(size_t id) const {
     const Slot& slot = plan_.slots[id];
     index(slot.value, plan_.graph->values.size(), "value");
     if (slot.sizes.size() != slot.strides.size())
-      fail(fmt::format("slot {} has {} sizes and {} strides", id, slot.sizes.size(), slot.strides.size()));
+      fail(formatted("slot {} has {} sizes and {} strides", id, slot.sizes.size(), slot.strides.size()));
     if (slot.first_part < 0 || slot.first_part >= slot.last_part || slot.last_part > plan_.cut.parts)
-      fail(fmt::format("slot {} covers parts [{}, {})", id, slot.first_part, slot.last_part));
+      fail(formatted("slot {} covers parts [{}, {})", id, slot.first_part, slot.last_part));
     if (slot.root == Root::kArena) index(slot.index, plan_.buffers.size(), "buffer");
     if (slot.root == Root::kOutput) index(slot.index, plan_.output_storage.size(), "output storage");
     if (slot.root == Root::kKernel) index(slot.index, plan_.slots.size(), "source slot");
-    if (slot.index < 0) fail(fmt::format("slot {} has no root", id));
+    if (slot.index < 0) fail(formatted("slot {} has no root", id));
   }
 
   void check_run(const Run& run) const {
     index(run.stream, plan_.streams.size(), "stream");
     if (run.first_part < 0 || run.first_part >= run.last_part || run.last_part > plan_.cut.parts)
-      fail(fmt::format("run '{}' covers parts [{}, {})", run.name, run.first_part, run.last_part));
+      fail(formatted("run '{}' covers parts [{}, {})", run.name, run.first_part, run.last_part));
     for (const OpLaunch& launch : run.launches) {
       index(launch.op, plan_.graph->ops.size(), "op");
       const Op& op = plan_.graph->ops[launch.op];
       for (SlotId slot : launch.inputs) index(slot, plan_.slots.size(), "slot");
       if (launch.inputs.size() != op_inputs(op).size() || launch.outputs.size() != op.outputs.size())
-        fail(fmt::format("a launch of '{}' has {} inputs and {} outputs", op.name, launch.inputs.size(),
-                         launch.outputs.size()));
+        fail(formatted("a launch of '{}' has {} inputs and {} outputs", op.name, launch.inputs.size(),
+                       launch.outputs.size()));
       for (SlotId slot : launch.outputs)
         if (slot != kNoId) index(slot, plan_.slots.size(), "slot");
     }
@@ -66,7 +66,7 @@ class PlanChecker {
         if (instruction.kind == Instruction::Kind::kLaunch) {
           index(instruction.id, plan_.runs.size(), "run");
           if (plan_.runs[instruction.id].stream != static_cast<StreamId>(stream) || instruction.id <= last)
-            fail(fmt::format("run {} is out of order or on the wrong stream", instruction.id));
+            fail(formatted("run {} is out of order or on the wrong stream", instruction.id));
           last = instruction.id;
           ++launched[instruction.id];
         } else if (instruction.kind == Instruction::Kind::kFree) {
@@ -74,13 +74,13 @@ class PlanChecker {
         } else {
           index(instruction.id, static_cast<size_t>(plan_.events), "event");
           if (instruction.kind == Instruction::Kind::kRecord && !recorded.insert(instruction.id).second)
-            fail(fmt::format("event {} is recorded twice", instruction.id));
+            fail(formatted("event {} is recorded twice", instruction.id));
         }
       }
     }
     for (size_t run = 0; run < launched.size(); ++run)
       if (launched[run] != 1)
-        fail(fmt::format("run '{}' is launched {} times", plan_.runs[run].name, launched[run]));
+        fail(formatted("run '{}' is launched {} times", plan_.runs[run].name, launched[run]));
     check_waits(recorded);
   }
 
@@ -100,11 +100,10 @@ class PlanChecker {
         if (instruction.kind == Instruction::Kind::kWait) pending.push_back(instruction.id);
         if (instruction.kind != Instruction::Kind::kLaunch) continue;
         for (EventId event : pending) {
-          if (recorded.count(event) == 0)
-            fail(fmt::format("event {} is waited for but never recorded", event));
+          if (recorded.count(event) == 0) fail(formatted("event {} is waited for but never recorded", event));
           if (made_by[event] >= instruction.id)
-            fail(fmt::format("run '{}' waits for event {}, which is recorded later in issue order",
-                             plan_.runs[instruction.id].name, event));
+            fail(formatted("run '{}' waits for event {}, which is recorded later in issue order",
+                           plan_.runs[instruction.id].name, event));
         }
         pending.clear();
       }

@@ -6,7 +6,7 @@
 
 namespace dynaflow {
 
-std::string part_symbol(int part) { return fmt::format("p{}", part); }
+std::string part_symbol(int part) { return formatted("p{}", part); }
 
 SizeExpr on_parts(const Graph& graph, const SizeExpr& expr, int first_part, int last_part, int parts) {
   const bool all = first_part == 0 && last_part == parts;

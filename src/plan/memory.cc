@@ -60,7 +60,7 @@ int64_t at_hints(const Plan& plan, const SizeExpr& expr) {
     }
     for (int part = 0; part < plan.cut.parts; ++part)
       if (part_symbol(part) == name) return parts[static_cast<size_t>(part)];
-    throw InternalError(fmt::format("unknown symbol '{}' in a plan", name));
+    throw InternalError(formatted("unknown symbol '{}' in a plan", name));
   });
 }
 

@@ -37,7 +37,7 @@ Enum named(const std::pair<Enum, const char*> (&table)[N], const text::Value& va
   std::string known;
   for (const auto& [key, text] : table) {
     if (name == text) return key;
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", text);
+    known += formatted("{}{}", known.empty() ? "" : ", ", text);
   }
   value.fail("one of " + known);
 }
@@ -162,7 +162,7 @@ class PlanReader {
     else if (line.kind == "result" && count == 1)
       read_result(line.args[0]);
     else
-      line.fail(fmt::format("'{}' with {} arguments is no line of a plan", line.kind, count));
+      line.fail(formatted("'{}' with {} arguments is no line of a plan", line.kind, count));
   }
 
   void read_slot(const Line& line) {

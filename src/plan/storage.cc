@@ -136,8 +136,8 @@ void StoragePlanner::make_storages() {
 size_t StoragePlanner::storage_of(ValueId value, PartRange range) const {
   for (size_t id : by_root_.at(root_of(value)))
     if (storages_[id].range.first <= range.first && range.second <= storages_[id].range.second) return id;
-  throw InternalError(fmt::format("%{} has no storage for parts [{}, {})", graph_.values[value].name,
-                                  range.first, range.second));
+  throw InternalError(formatted("%{} has no storage for parts [{}, {})", graph_.values[value].name,
+                                range.first, range.second));
 }
 
 /// Sizes are those of the slot's own rows; strides and offset those of the storage's, moved to the first row.
@@ -157,9 +157,9 @@ void StoragePlanner::describe(Slot& slot, const Storage& storage) const {
   if (!slice) return;
   if (layout.kind != Layout::Kind::kShard || !(layout.outer == SizeExpr(1)))
     throw PlanError(
-        fmt::format("parts [{}, {}) of %{} are no slice of the batch (layout {}): run its segment and "
-                    "those that read it on the same parts",
-                    slot.first_part, slot.last_part, graph_.values[slot.value].name, print(layout)));
+        formatted("parts [{}, {}) of %{} are no slice of the batch (layout {}): run its segment and "
+                  "those that read it on the same parts",
+                  slot.first_part, slot.last_part, graph_.values[slot.value].name, print(layout)));
   SizeExpr rows;
   for (int part = storage.range.first; part < slot.first_part; ++part)
     rows = rows + SizeExpr::symbol(part_symbol(part));
@@ -234,8 +234,8 @@ void StoragePlanner::place_launches() {
     run.name = segment.name;
     if (segment.form == SplitForm::kSplit && parts_ > 1)
       run.name = issued.run.parts() == 1
-                     ? fmt::format("mb{}/{}", run.first_part, segment.name)
-                     : fmt::format("mb{}-{}/{}", run.first_part, run.last_part - 1, segment.name);
+                     ? formatted("mb{}/{}", run.first_part, segment.name)
+                     : formatted("mb{}-{}/{}", run.first_part, run.last_part - 1, segment.name);
     for (OpId op : segment.ops) {
       const int position = static_cast<int>(run.launches.size());
       OpLaunch launch = make_launch(op, issued);

@@ -47,13 +47,13 @@ std::vector<int64_t> cut(const CutRule& rule, int64_t rows) {
         std::any_of(rule.sizes.begin(), rule.sizes.end(), [&](int64_t n) { return n < rule.min_rows; });
     if (sum != rows || small)
       throw PlanError(
-          fmt::format("parts of [{}] rows do not fit a batch of {}: they must sum to it, each at least {}",
-                      fmt::join(rule.sizes, ", "), rows, rule.min_rows));
+          formatted("parts of [{}] rows do not fit a batch of {}: they must sum to it, each at least {}",
+                    fmt::join(rule.sizes, ", "), rows, rule.min_rows));
     return rule.sizes;
   }
   if (feasible_parts(rule, rows) < rule.parts)
     throw PlanError(
-        fmt::format("{} rows cannot make {} parts of at least {} rows", rows, rule.parts, rule.min_rows));
+        formatted("{} rows cannot make {} parts of at least {} rows", rows, rule.parts, rule.min_rows));
   return rule.kind == CutRule::Kind::kEven ? cut_even(rows, rule.parts) : cut_fractions(rule, rows);
 }
 

@@ -59,7 +59,7 @@ Batch Scheduler::batch() {
 }
 
 int Scheduler::split(int parts) {
-  if (parts < 1) throw ScheduleError(fmt::format("split({}): a batch has at least one part", parts));
+  if (parts < 1) throw ScheduleError(formatted("split({}): a batch has at least one part", parts));
   CutRule rule;
   rule.parts = parts;
   return set_cut(std::move(rule));
@@ -70,7 +70,7 @@ int Scheduler::split(std::vector<double> fractions) {
   const bool positive = std::all_of(fractions.begin(), fractions.end(), [](double f) { return f > 0; });
   if (fractions.empty() || !positive || sum < 0.999 || sum > 1.001)
     throw ScheduleError(
-        fmt::format("split([{}]): fractions are positive and sum to 1", fmt::join(fractions, ", ")));
+        formatted("split([{}]): fractions are positive and sum to 1", fmt::join(fractions, ", ")));
   CutRule rule;
   rule.kind = CutRule::Kind::kFractions;
   rule.parts = static_cast<int>(fractions.size());
@@ -165,19 +165,19 @@ std::string Scheduler::op_name(SegmentId segment, int first_part, int last_part)
 
 void Scheduler::refuse(SegmentId segment, int first_part, int last_part, const std::string& why) const {
   std::string message =
-      fmt::format("{} {} (strategy '{}', schedule step {})", op_name(segment, first_part, last_part), why,
-                  schedule_->strategy, schedule_->runs.size());
+      formatted("{} {} (strategy '{}', schedule step {})", op_name(segment, first_part, last_part), why,
+                schedule_->strategy, schedule_->runs.size());
   std::vector<std::string> issued;
   for (const SegmentRun& run : schedule_->runs)
     issued.push_back(op_name(run.segment, run.first_part, run.last_part));
   const size_t skipped = issued.size() > kShownRuns ? issued.size() - kShownRuns : 0;
   issued.erase(issued.begin(), issued.begin() + static_cast<std::ptrdiff_t>(skipped));
-  message += fmt::format("\n  issued so far: {}{}", skipped > 0 ? "..., " : "",
-                         issued.empty() ? "nothing" : fmt::format("{}", fmt::join(issued, ", ")));
+  message += formatted("\n  issued so far: {}{}", skipped > 0 ? "..., " : "",
+                       issued.empty() ? "nothing" : formatted("{}", fmt::join(issued, ", ")));
   const std::vector<ReadyOp> ready = get_ready_ops();
   if (!ready.empty())
-    message += fmt::format("\n  {} is ready: execute it first, or take ops from get_ready_ops()",
-                           op_name(ready[0].segment(), ready[0].first_part(), ready[0].last_part()));
+    message += formatted("\n  {} is ready: execute it first, or take ops from get_ready_ops()",
+                         op_name(ready[0].segment(), ready[0].first_part(), ready[0].last_part()));
   throw ScheduleError(message);
 }
 
@@ -198,8 +198,8 @@ void Scheduler::issue(SegmentId segment, int first_part, int last_part, const Ex
       if (issued_[input][static_cast<size_t>(part)] == kNoId) {
         const bool split = partition_->segments[input].form == SplitForm::kSplit;
         refuse(segment, first_part, last_part,
-               fmt::format("is executed before its input {}",
-                           op_name(input, split ? part : 0, split ? part + 1 : cut_.parts)));
+               formatted("is executed before its input {}",
+                         op_name(input, split ? part : 0, split ? part + 1 : cut_.parts)));
       }
   SegmentRun run;
   run.segment = segment;
@@ -210,8 +210,8 @@ void Scheduler::issue(SegmentId segment, int first_part, int last_part, const Ex
     const RunId id = issued_[op.segment()][static_cast<size_t>(op.first_part())];
     if (id == kNoId)
       refuse(segment, first_part, last_part,
-             fmt::format("is to run after {}, which is not executed yet: the order would be a cycle",
-                         op_name(op.segment(), op.first_part(), op.last_part())));
+             formatted("is to run after {}, which is not executed yet: the order would be a cycle",
+                       op_name(op.segment(), op.first_part(), op.last_part())));
     run.after.push_back(id);
   }
   const auto id = static_cast<RunId>(schedule_->runs.size());
@@ -230,20 +230,19 @@ void Scheduler::execute(const ReadyOp& op, const ExecuteOptions& options) {
 }
 
 void Scheduler::execute(std::span<const ReadyOp> ops, const ExecuteOptions& options) {
-  if (ops.empty()) throw ScheduleError(fmt::format("execute([]) (strategy '{}')", schedule_->strategy));
+  if (ops.empty()) throw ScheduleError(formatted("execute([]) (strategy '{}')", schedule_->strategy));
   std::vector<ReadyOp> sorted(ops.begin(), ops.end());
   std::sort(sorted.begin(), sorted.end(),
             [](const ReadyOp& a, const ReadyOp& b) { return a.first_part() < b.first_part(); });
   for (size_t i = 1; i < sorted.size(); ++i) {
     if (sorted[i].segment() != sorted[0].segment())
       refuse(sorted[i].segment(), sorted[i].first_part(), sorted[i].last_part(),
-             fmt::format("cannot be launched with {}: a merged launch takes parts of one segment",
-                         sorted[0].name()));
+             formatted("cannot be launched with {}: a merged launch takes parts of one segment",
+                       sorted[0].name()));
     if (sorted[i].first_part() != sorted[i - 1].last_part())
-      refuse(
-          sorted[i].segment(), sorted[i].first_part(), sorted[i].last_part(),
-          fmt::format("is not the neighbour of part {}: a merged launch takes neighbouring parts, each once",
-                      sorted[i - 1].first_part()));
+      refuse(sorted[i].segment(), sorted[i].first_part(), sorted[i].last_part(),
+             formatted("is not the neighbour of part {}: a merged launch takes neighbouring parts, each once",
+                       sorted[i - 1].first_part()));
   }
   issue(sorted.front().segment(), sorted.front().first_part(), sorted.back().last_part(), options);
 }

@@ -22,8 +22,8 @@ NanoFlowOptions read_options(const StrategyOptions& options) {
   const bool both = options.count("parts") > 0 && !result.fractions.empty();
   if (both && result.fractions.size() != static_cast<size_t>(result.parts))
     throw ScheduleError(
-        fmt::format("strategy 'nanoflow': parts={} but {} fractions; give one fraction for each part",
-                    result.parts, result.fractions.size()));
+        formatted("strategy 'nanoflow': parts={} but {} fractions; give one fraction for each part",
+                  result.parts, result.fractions.size()));
   return result;
 }
 

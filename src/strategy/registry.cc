@@ -13,7 +13,7 @@ void StrategyRegistry::add(std::string name, StrategyFactory factory) {
 StrategyPtr StrategyRegistry::make(const std::string& name, const StrategyOptions& options) const {
   const auto found = factories_.find(name);
   if (found == factories_.end())
-    throw ScheduleError(fmt::format("unknown strategy '{}'; known: {}", name, fmt::join(names(), ", ")));
+    throw ScheduleError(formatted("unknown strategy '{}'; known: {}", name, fmt::join(names(), ", ")));
   return found->second(options);
 }
 
@@ -27,8 +27,8 @@ void check_options(const std::string& strategy, const StrategyOptions& options,
                    const std::vector<std::string>& known) {
   for (const auto& [key, value] : options)
     if (std::find(known.begin(), known.end(), key) == known.end())
-      throw ScheduleError(fmt::format("strategy '{}' has no option '{}'; it has: {}", strategy, key,
-                                      known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
+      throw ScheduleError(formatted("strategy '{}' has no option '{}'; it has: {}", strategy, key,
+                                    known.empty() ? "none" : formatted("{}", fmt::join(known, ", "))));
 }
 
 void register_builtin_strategies(StrategyRegistry& registry) {

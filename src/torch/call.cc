@@ -20,8 +20,8 @@ struct CallBuilder::Context {
     return {Source::Kind::kConstant, static_cast<int32_t>(call.constants.size()) - 1};
   }
   [[noreturn]] void fail(const c10::Argument& formal, const std::string& why) const {
-    throw PlanError(fmt::format("op '{}' ({}): argument '{}' of type {} {}", op.name, op.target,
-                                formal.name(), formal.type()->str(), why));
+    throw PlanError(formatted("op '{}' ({}): argument '{}' of type {} {}", op.name, op.target, formal.name(),
+                              formal.type()->str(), why));
   }
 };
 
@@ -31,14 +31,14 @@ c10::OperatorHandle find_operator(const Op& op, const std::string& target) {
   const size_t first = target.find('.');
   const size_t last = target.rfind('.');
   if (first == std::string::npos || first == last) {
-    throw PlanError(fmt::format("op '{}': '{}' is not of the form namespace.name.overload", op.name, target));
+    throw PlanError(formatted("op '{}': '{}' is not of the form namespace.name.overload", op.name, target));
   }
   const std::string name = target.substr(0, first) + "::" + target.substr(first + 1, last - first - 1);
   const std::string overload = target.substr(last + 1);
   auto handle = c10::Dispatcher::singleton().findSchema({name, overload == "default" ? "" : overload});
   if (!handle) {
-    throw PlanError(fmt::format(
-        "op '{}': torch has no operator {}; import the library that registers it first", op.name, target));
+    throw PlanError(formatted("op '{}': torch has no operator {}; import the library that registers it first",
+                              op.name, target));
   }
   return *handle;
 }
@@ -65,7 +65,7 @@ c10::IValue named_constant(const NamedConstant& constant) {
     if (constant.name == "channels_last") return static_cast<int64_t>(MemoryFormat::ChannelsLast);
     if (constant.name == "channels_last_3d") return static_cast<int64_t>(MemoryFormat::ChannelsLast3d);
   }
-  throw PlanError(fmt::format("the torch adapter does not know {}(\"{}\")", constant.kind, constant.name));
+  throw PlanError(formatted("the torch adapter does not know {}(\"{}\")", constant.kind, constant.name));
 }
 
 /// The slots' positions in OpLaunch::inputs: argument i's first tensor is the result's i-th element.
@@ -281,8 +281,8 @@ Call CallBuilder::build(const Run& run, const OpLaunch& launch, bool out) {
   Context context{run, launch, op, call};
   const auto& named = target.schema().arguments();
   if (op.args.size() != named.size()) {
-    throw PlanError(fmt::format("op '{}' has {} arguments where {} takes {}", op.name, op.args.size(),
-                                op.target, named.size()));
+    throw PlanError(formatted("op '{}' has {} arguments where {} takes {}", op.name, op.args.size(),
+                              op.target, named.size()));
   }
   const std::vector<size_t> inputs = first_inputs(op.args);
   size_t next_output = 0;

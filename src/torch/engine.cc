@@ -59,9 +59,9 @@ void Engine::check_groups() const {
     const std::string reason = group->broken();
     if (reason.empty()) continue;
     throw ExecutionError(
-        fmt::format("group '{}' is broken since an earlier step failed, and its ranks no longer "
-                    "agree on what comes next; restart them. The first error was: {}",
-                    group->name(), reason));
+        formatted("group '{}' is broken since an earlier step failed, and its ranks no longer "
+                  "agree on what comes next; restart them. The first error was: {}",
+                  group->name(), reason));
   }
 }
 

@@ -71,8 +71,8 @@ void TorchFrame::begin(const Binding& binding, bool changed) {
   registers_ = &binding.registers;
   binding_ = &binding;
   if (arguments_.size() < prepared_->arguments) {
-    throw ExecutionError(fmt::format("the plan takes {} tensor arguments, {} were given",
-                                     prepared_->arguments, arguments_.size()));
+    throw ExecutionError(formatted("the plan takes {} tensor arguments, {} were given", prepared_->arguments,
+                                   arguments_.size()));
   }
   if (!device_) make_tensors();
   const c10::DeviceGuard guard(*device_);
@@ -168,9 +168,9 @@ void TorchFrame::bind_external(size_t index, bool changed) {
 
 void TorchFrame::check_external(const External& external, const at::Tensor& tensor) const {
   const auto fail = [&](const std::string& found, const std::string& expected) {
-    throw ExecutionError(fmt::format("{} {} ('{}') {}; the plan was made for {}",
-                                     external.constant ? "constant" : "argument", external.index,
-                                     external.name, found, expected));
+    throw ExecutionError(formatted("{} {} ('{}') {}; the plan was made for {}",
+                                   external.constant ? "constant" : "argument", external.index, external.name,
+                                   found, expected));
   };
   const auto list = [this](const std::vector<int>& registers) {
     std::vector<int64_t> values;
@@ -183,7 +183,7 @@ void TorchFrame::check_external(const External& external, const at::Tensor& tens
     fail("is a tensor subclass, or not strided", "a plain tensor");
   }
   if (tensor.scalar_type() != external.dtype) {
-    fail(fmt::format("is {}", c10::toString(tensor.scalar_type())), c10::toString(external.dtype));
+    fail(formatted("is {}", c10::toString(tensor.scalar_type())), c10::toString(external.dtype));
   }
   if (tensor.dim() > 0 && tensor.device() != *device_) fail("is on " + tensor.device().str(), device_->str());
   const std::vector<int>& sizes = external.shape.sizes;
@@ -197,13 +197,12 @@ void TorchFrame::check_external(const External& external, const at::Tensor& tens
         same_strides && (tensor.size(dim) <= 1 || tensor.stride(dim) == value(external.shape.strides[d]));
   }
   if (!same_size) {
-    fail(fmt::format("has shape [{}]", fmt::join(tensor.sizes(), ", ")),
-         fmt::format("[{}]", fmt::join(list(sizes), ", ")));
+    fail(formatted("has shape [{}]", fmt::join(tensor.sizes(), ", ")),
+         formatted("[{}]", fmt::join(list(sizes), ", ")));
   }
   if (!same_strides && tensor.numel() > 0) {
-    fail(fmt::format("has strides [{}]", fmt::join(tensor.strides(), ", ")),
-         fmt::format("[{}]: pass it contiguous, as at capture",
-                     fmt::join(list(external.shape.strides), ", ")));
+    fail(formatted("has strides [{}]", fmt::join(tensor.strides(), ", ")),
+         formatted("[{}]: pass it contiguous, as at capture", fmt::join(list(external.shape.strides), ", ")));
   }
 }
 

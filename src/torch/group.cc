@@ -40,7 +40,7 @@ c10d::ReduceOp reduce_op(const std::string& name) {
   };
   const auto* found =
       std::ranges::find(kNames, name, [](const auto& entry) { return std::string_view(entry.first); });
-  if (found == kNames.end()) throw std::invalid_argument(fmt::format("unknown reduction '{}'", name));
+  if (found == kNames.end()) throw std::invalid_argument(formatted("unknown reduction '{}'", name));
   return found->second;
 }
 
@@ -56,7 +56,7 @@ class WorkCompletion final : public Completion {
     } catch (const std::exception& error) {
       const std::string reason = error_text(error);
       group_.mark_broken(reason);
-      throw std::runtime_error(fmt::format("collective on group '{}' failed: {}", group_.name(), reason));
+      throw std::runtime_error(formatted("collective on group '{}' failed: {}", group_.name(), reason));
     }
     std::call_once(ended_, [this] {
       if (on_end_) on_end_();
@@ -149,7 +149,7 @@ CollectiveKind collective_kind(const Op& op) {
   const auto* found =
       std::ranges::find(kKinds, name, [](const auto& entry) { return std::string_view(entry.first); });
   if (found == kKinds.end()) {
-    throw PlanError(fmt::format("op '{}': the torch adapter has no collective {}", op.name, op.target));
+    throw PlanError(formatted("op '{}': the torch adapter has no collective {}", op.name, op.target));
   }
   return found->second;
 }
@@ -160,7 +160,7 @@ c10::intrusive_ptr<c10d::ProcessGroup> resolve(const std::string& queue_name) {
   try {
     return c10d::resolve_process_group(queue_name);
   } catch (const std::exception& error) {
-    throw PlanError(fmt::format("there is no process group '{}' ({})", queue_name, error_text(error)));
+    throw PlanError(formatted("there is no process group '{}' ({})", queue_name, error_text(error)));
   }
 }
 
@@ -178,7 +178,7 @@ bool Group::serves(const std::string& queue_name, bool fifo) const {
 std::shared_ptr<Completion> Group::start(CollectiveKind kind, const torch::jit::Stack& arguments,
                                          const at::Tensor& output, std::function<void()> on_end) {
   const auto process_group = queue_->process_group.lock();
-  if (!process_group) throw std::runtime_error(fmt::format("the process group of '{}' was destroyed", name_));
+  if (!process_group) throw std::runtime_error(formatted("the process group of '{}' was destroyed", name_));
   at::Tensor input = arguments[0].toTensor().contiguous();
   at::Tensor result = output;
   DF_CHECK(result.is_contiguous(), "a collective writes contiguous bytes");

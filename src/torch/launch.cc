@@ -168,9 +168,9 @@ void TorchFrame::store(SlotId id, at::Tensor result, Lane& lane) {
   if (!same_size) {
     std::vector<int64_t> sizes;
     for (const int reg : expected.shape.sizes) sizes.push_back(value(reg));
-    throw std::runtime_error(fmt::format("returned {} [{}] where the graph says {} [{}]",
-                                         c10::toString(result.scalar_type()), fmt::join(result.sizes(), ", "),
-                                         c10::toString(expected.dtype), fmt::join(sizes, ", ")));
+    throw std::runtime_error(formatted("returned {} [{}] where the graph says {} [{}]",
+                                       c10::toString(result.scalar_type()), fmt::join(result.sizes(), ", "),
+                                       c10::toString(expected.dtype), fmt::join(sizes, ", ")));
   }
   ++lane.counters.fresh_results;
   if (!same_strides && result.numel() > 0) {
@@ -229,7 +229,7 @@ std::shared_ptr<Completion> TorchFrame::launch(RunId id) {
   } catch (const std::exception& error) {
     lane.stack.clear();
     const Op& op = prepared_->plan->graph->ops[static_cast<size_t>(current->op)];
-    throw std::runtime_error(fmt::format("{} ('{}'): {}", op.target, op.name, error_text(error)));
+    throw std::runtime_error(formatted("{} ('{}'): {}", op.target, op.name, error_text(error)));
   }
   if (!pending && run.asynchronous && recorder_) recorder_->completed(id);
   return pending;

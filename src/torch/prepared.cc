@@ -79,8 +79,8 @@ class Preparation {
       const bool constant = origin.origin == Origin::kConstant;
       if (constant) {
         if (static_cast<size_t>(origin.index) >= result_->constants.size()) {
-          throw PlanError(fmt::format("constant '{}' has index {} but {} constants were given", origin.name,
-                                      origin.index, result_->constants.size()));
+          throw PlanError(formatted("constant '{}' has index {} but {} constants were given", origin.name,
+                                    origin.index, result_->constants.size()));
         }
       } else {
         result_->arguments = std::max(result_->arguments, static_cast<size_t>(origin.index) + 1);
@@ -148,7 +148,7 @@ class Preparation {
       prepared.group = group(op);
       if (launch.outputs.size() != 1 || launch.outputs[0] == kNoId) {
         throw PlanError(
-            fmt::format("op '{}' ({}): a collective needs a slot for its result", op.name, op.target));
+            formatted("op '{}' ({}): a collective needs a slot for its result", op.name, op.target));
       }
     } else if (launch.delivery == Delivery::kInPlace) {
       prepared.outputs.clear();
@@ -185,7 +185,7 @@ class Preparation {
     const auto found = groups_.find(op.group);
     if (found == groups_.end()) {
       throw PlanError(
-          fmt::format("op '{}' uses group '{}', which was not added to the runtime", op.name, op.group));
+          formatted("op '{}' uses group '{}', which was not added to the runtime", op.name, op.group));
     }
     auto& used = result_->groups;
     if (std::ranges::find(used, found->second) == used.end()) used.push_back(found->second);

@@ -37,7 +37,7 @@ void Runtime::add_group(std::string name, const std::string& queue_name, bool fi
 std::string Runtime::broken() const {
   for (const auto& [name, group] : groups()) {
     const std::string reason = group->broken();
-    if (!reason.empty()) return fmt::format("group '{}' is broken: {}", name, reason);
+    if (!reason.empty()) return formatted("group '{}' is broken: {}", name, reason);
   }
   return {};
 }

@@ -18,12 +18,12 @@ std::string TraceRecorder::text() const {
   const auto microseconds = [this](int64_t ns) {
     return static_cast<double>(ns - origin_monotonic_) / 1000.0;
   };
-  std::string text = fmt::format("clock {} {}\n", origin_monotonic_, origin_realtime_);
+  std::string text = formatted("clock {} {}\n", origin_monotonic_, origin_realtime_);
   for (size_t run = 0; run < start_.size(); ++run) {
     const int64_t start = start_[run].load(std::memory_order_relaxed);
     const int64_t end = end_[run].load(std::memory_order_relaxed);
     if (start == 0 || end == 0) continue;
-    text += fmt::format("{} {:.3f} {:.3f}\n", run, microseconds(start), microseconds(end));
+    text += formatted("{} {:.3f} {:.3f}\n", run, microseconds(start), microseconds(end));
   }
   return text;
 }

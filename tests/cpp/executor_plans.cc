@@ -36,7 +36,7 @@ SlotId PlanBuilder::add_slot(Root root, int32_t index, const std::string& name, 
 
 SlotId PlanBuilder::argument() {
   const int32_t index = arguments_++;
-  return add_slot(Root::kArgument, index, fmt::format("x{}", index), Origin::kInput);
+  return add_slot(Root::kArgument, index, formatted("x{}", index), Origin::kInput);
 }
 
 SlotId PlanBuilder::run(StreamId stream, const std::string& target, const std::vector<SlotId>& inputs,
@@ -44,11 +44,11 @@ SlotId PlanBuilder::run(StreamId stream, const std::string& target, const std::v
   const auto id = static_cast<RunId>(plan_->runs.size());
   const auto next_slot = static_cast<SlotId>(plan_->slots.size());
   const auto storage = static_cast<int32_t>(plan_->output_storage.size());
-  const SlotId slot = fresh ? add_slot(Root::kKernel, next_slot, fmt::format("v{}", id), Origin::kOp)
-                            : add_slot(Root::kOutput, storage, fmt::format("v{}", id), Origin::kOp);
+  const SlotId slot = fresh ? add_slot(Root::kKernel, next_slot, formatted("v{}", id), Origin::kOp)
+                            : add_slot(Root::kOutput, storage, formatted("v{}", id), Origin::kOp);
   producer_[slot] = id;
   Op op;
-  op.name = fmt::format("v{}", id);
+  op.name = formatted("v{}", id);
   op.target = target;
   op.kind = target.starts_with("_c10d") ? OpKind::kCollective : OpKind::kCompute;
   op.group = op.kind == OpKind::kCollective ? "0" : "";
@@ -106,26 +106,26 @@ std::string random_graph(std::mt19937_64& random, int ops) {
     return values[index];
   };
   for (int i = 0; i < ops; ++i) {
-    const std::string out = fmt::format("%v{}", i);
+    const std::string out = formatted("%v{}", i);
     const std::string meta = "out=[tensor(float32, [s0, 8])]";
     const std::string a = pick();
     switch (i == 0 ? 0 : random() % 6) {
       case 0:
         text +=
-            fmt::format("  {} = aten.mm.default({}, %w) {{{}, out_target=\"aten.mm.out\"}}\n", out, a, meta);
+            formatted("  {} = aten.mm.default({}, %w) {{{}, out_target=\"aten.mm.out\"}}\n", out, a, meta);
         break;
       case 1:
       case 2: {
         const std::string b = pick();
-        text += fmt::format("  {} = aten.add.Tensor({}, {}, 1) {{{}, out_target=\"aten.add.out\"}}\n", out, a,
-                            b, meta);
+        text += formatted("  {} = aten.add.Tensor({}, {}, 1) {{{}, out_target=\"aten.add.out\"}}\n", out, a,
+                          b, meta);
         break;
       }
       case 3:
-        text += fmt::format("  {} = aten.clone.default({}, none) {{{}}}\n", out, a, meta);
+        text += formatted("  {} = aten.clone.default({}, none) {{{}}}\n", out, a, meta);
         break;
       default:
-        text += fmt::format(
+        text += formatted(
             "  {} = _c10d_functional.all_reduce.default({}, \"sum\", \"0\") {{{}, kind=collective, "
             "group=\"0\"}}\n",
             out, a, meta);

@@ -157,9 +157,9 @@ TEST_CASE("a kernel that fails in any stream is named, and the next run works") 
       engine.kernels->fail_next(run);
       const std::string message = error_of(engine, 8, options);
       CAPTURE(seed);
-      CHECK(message.starts_with(
-          fmt::format("ExecutionError: {}[{}] failed on stream '{}' (run {} of {}): the ", name,
-                      broken.first_part, plan.streams[broken.stream].name, run + 1, plan.runs.size())));
+      CHECK(message.starts_with(formatted("ExecutionError: {}[{}] failed on stream '{}' (run {} of {}): the ",
+                                          name, broken.first_part, plan.streams[broken.stream].name, run + 1,
+                                          plan.runs.size())));
       CHECK(engine.kernels->live_tensors() == 0);
       CHECK(same_bits(engine.run(8, 1), expected));
     }

@@ -51,12 +51,12 @@ std::string verdict(const Case& test) {
     const size_t end = std::min(results.find(';', at), results.size());
     std::string meta = results.substr(at, end - at);
     meta = meta.front() == '[' ? "float32, " + meta : meta.insert(meta.find(' '), ",");
-    names += fmt::format("{}%r{}", count == 0 ? "" : ", ", count);
-    metas += fmt::format("{}tensor({})", count == 0 ? "" : ", ", meta);
+    names += formatted("{}%r{}", count == 0 ? "" : ", ", count);
+    metas += formatted("{}tensor({})", count == 0 ? "" : ", ", meta);
     at = end + 1;
   }
   std::string source = kInputs;
-  source += fmt::format("  {} = {} {{out=[{}]}}\n  output(none)\n", names, test.call, metas);
+  source += formatted("  {} = {} {{out=[{}]}}\n  output(none)\n", names, test.call, metas);
   const Graph graph = parse_graph(source);
   const SplitAnalysis analysis = analyze_split(graph);
   if (analysis.forms.back() == SplitForm::kWhole) return "whole";
@@ -211,7 +211,7 @@ TEST_CASE("products keep the rows of one factor, and refuse to contract the batc
 TEST_CASE("attention keeps the rows of queries, keys, values and mask together") {
   const char* cpu = "aten._scaled_dot_product_flash_attention_for_cpu.default(%q, %q, %q, 0.0, {}, {}, none)";
   const auto cpu_verdict = [&](const char* causal, const char* mask) {
-    const std::string call = fmt::format(fmt::runtime(cpu), causal, mask);
+    const std::string call = formatted(fmt::runtime(cpu), causal, mask);
     return verdict({call.c_str(), "[s, 2, n, 8];[s, 2, n]", ""});
   };
   CHECK(cpu_verdict("true", "none") == "shard(0) shard(0)");

@@ -27,8 +27,8 @@ void bind_thread(const std::vector<int>& cores) {
   for (int core : cores)
     if (core >= 0 && core < CPU_SETSIZE) CPU_SET(core, &set);
   if (sched_setaffinity(0, sizeof(set), &set) != 0)
-    throw ExecutionError(fmt::format("the stream's thread cannot use the cores [{}]: {}",
-                                     fmt::join(cores, ", "), std::strerror(errno)));
+    throw ExecutionError(formatted("the stream's thread cannot use the cores [{}]: {}",
+                                   fmt::join(cores, ", "), std::strerror(errno)));
 }
 
 std::vector<bool> have_own_cores(const std::vector<std::vector<int>>& threads) {

@@ -46,7 +46,7 @@ class FakeStream final : public DeviceStream {
 
  private:
   void add(std::string_view call, const DeviceEvent& event) {
-    log_->add(fmt::format("{}: {} e{}", name_, call, static_cast<const FakeEvent&>(event).number()));
+    log_->add(formatted("{}: {} e{}", name_, call, static_cast<const FakeEvent&>(event).number()));
   }
   std::string name_;
   std::shared_ptr<Log> log_;

@@ -53,7 +53,7 @@ float* TestFrame::base(const Slot& slot) const {
   const auto index = static_cast<size_t>(slot.index);
   const auto from = [&](const std::vector<TestTensor>& tensors, const char* what) {
     if (index >= tensors.size() || !tensors[index].storage)
-      throw PlanError(fmt::format("{} {} was not given", what, index));
+      throw PlanError(formatted("{} {} was not given", what, index));
     return tensors[index].storage->data() + tensors[index].offset;
   };
   switch (slot.root) {

@@ -32,18 +32,18 @@ void check_slot(const Plan& plan, SlotId id) {
   if (id == kNoId) return;
   const Value& value = plan.graph->values[plan.slots[id].value];
   if (value.meta.dtype != DType::kFloat32)
-    throw PlanError(fmt::format("test kernels compute in float32, but %{} is {}", value.name,
-                                dtype_name(value.meta.dtype)));
+    throw PlanError(formatted("test kernels compute in float32, but %{} is {}", value.name,
+                              dtype_name(value.meta.dtype)));
 }
 
 PreparedOp prepare(const Plan& plan, const OpLaunch& launch) {
   const Op& op = plan.graph->ops[launch.op];
   PreparedOp prepared{&launch, find_kernel(op.target), read_params(op)};
   if (!prepared.kernel && op.target != "_c10d_functional.all_reduce.default")
-    throw PlanError(fmt::format("no test kernel for {}; known: {}", op.target, kernel_names()));
+    throw PlanError(formatted("no test kernel for {}; known: {}", op.target, kernel_names()));
   if (launch.delivery == Delivery::kInPlace && prepared.kernel)
-    throw PlanError(fmt::format("no test kernel works in place for {}", op.target));
-  if (launch.outputs.size() != 1) throw PlanError(fmt::format("{} has one output in tests", op.target));
+    throw PlanError(formatted("no test kernel works in place for {}", op.target));
+  if (launch.outputs.size() != 1) throw PlanError(formatted("{} has one output in tests", op.target));
   for (SlotId id : launch.inputs) check_slot(plan, id);
   check_slot(plan, launch.outputs[0]);
   return prepared;
@@ -108,7 +108,7 @@ TestTensor TestTensor::dense(std::vector<int64_t> sizes, std::vector<float> valu
   int64_t count = 1;
   for (int64_t size : tensor.sizes) count *= size;
   if (count != static_cast<int64_t>(values.size()))
-    throw GraphError(fmt::format("{} values given for {} elements", values.size(), count));
+    throw GraphError(formatted("{} values given for {} elements", values.size(), count));
   tensor.storage = std::make_shared<std::vector<float>>(std::move(values));
   return tensor;
 }
