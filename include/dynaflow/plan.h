@@ -1,6 +1,8 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dynaflow/schedule.h"
@@ -11,6 +13,7 @@ using SlotId = int32_t;
 using BufferId = int32_t;
 using EventId = int32_t;
 using StreamId = int32_t;
+using PartRange = std::pair<int, int>;  // parts [first, second)
 
 /// How a device runs a stream's work.
 enum class StreamKind : uint8_t {
@@ -138,6 +141,17 @@ std::string part_symbol(int part);
 /// Lowers `schedule`: decides where each value lives, places events where an edge crosses streams, drops
 /// waits that others imply, and packs buffers by happens-before lifetimes (first fit, largest first).
 PlanPtr lower(const Schedule& schedule);
+
+/// One instruction and the stream that it belongs to.
+struct Step {
+  Instruction::Kind kind = Instruction::Kind::kLaunch;
+  StreamId stream = 0;
+  int32_t id = kNoId;  // as in Instruction
+};
+using Program = std::vector<Step>;
+/// What one thread does that serves the streams that `take` accepts: the launches of all of them in issue
+/// order, each with the waits before it and the records and frees after it.
+Program merge_streams(const Plan& plan, const std::function<bool(const Stream&)>& take);
 
 /// Which runs are finished before a run starts, whatever the timing: a bit set per run.
 class HappensBefore {

@@ -6,6 +6,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "dynaflow/text.h"
@@ -13,8 +15,7 @@
 namespace dynaflow {
 
 /// An integer expression over symbols, kept as a polynomial whose atoms are symbols or floordiv, mod, max and
-/// min of expressions. Equal polynomials compare equal. Immutable value; copies are cheap enough for
-/// planning.
+/// min of expressions. Equal polynomials compare equal. Immutable value; copies share what they hold.
 class SizeExpr {
  public:
   SizeExpr(int64_t value = 0);  // NOLINT(google-explicit-constructor): sizes are mostly constants
@@ -28,6 +29,8 @@ class SizeExpr {
   friend SizeExpr operator-(const SizeExpr& a, const SizeExpr& b);
   friend SizeExpr operator*(const SizeExpr& a, const SizeExpr& b);
   friend bool operator==(const SizeExpr& a, const SizeExpr& b);
+  /// Equal expressions have equal hashes.
+  friend size_t hash_of(const SizeExpr& expr);
   friend bool operator<(const SizeExpr& a, const SizeExpr& b);  // an arbitrary total order, for maps
 
   /// The value when the expression has no symbol.
@@ -51,24 +54,51 @@ class SizeExpr {
   enum class AtomKind : uint8_t { kSymbol, kFloorDiv, kMod, kMax, kMin };
   struct Atom;
   using AtomPtr = std::shared_ptr<const Atom>;
-  /// coefficient * product of atoms (sorted).
+  /// coefficient * product of atoms (sorted, at least one).
   struct Term {
     int64_t coefficient = 0;
     std::vector<AtomPtr> atoms;
   };
-  /// Sorted by atoms; no two terms have the same atoms, and no coefficient is 0.
-  const std::vector<Term>& terms() const { return terms_; }
+  /// All but the constant, sorted by atoms; no two terms have the same atoms, and no coefficient is 0.
+  const std::vector<Term>& terms() const { return shared_->terms; }
+  int64_t constant_term() const { return constant_; }
 
  private:
-  explicit SizeExpr(AtomPtr atom);
-  explicit SizeExpr(std::vector<Term> terms);
-  std::vector<Term> terms_;
+  SizeExpr(int64_t constant, std::vector<Term> terms);
+  static SizeExpr from_atom(AtomPtr atom);
+  bool is_term() const { return constant_ == 0 && terms().size() == 1; }
+  /// What copies share.
+  struct Shared {
+    std::vector<Term> terms;
+    size_t hash = 0;
+  };
+  using SharedPtr = std::shared_ptr<const Shared>;
+  static const SharedPtr& no_terms();
+  int64_t constant_ = 0;
+  SharedPtr shared_;
 };
 
 struct SizeExpr::Atom {
   AtomKind kind = AtomKind::kSymbol;
   std::string name;                // kSymbol
   std::vector<SizeExpr> operands;  // the others: two
+};
+
+/// Lets equal expressions share what they hold: a graph of equal layers has few distinct sizes. Not
+/// thread-safe.
+class ExprPool {
+ public:
+  /// `expr`, or its equal that came first.
+  const SizeExpr& share(SizeExpr expr) { return *known_.insert(std::move(expr)).first; }
+  void share_all(std::vector<SizeExpr>& exprs) {
+    for (SizeExpr& expr : exprs) expr = share(std::move(expr));
+  }
+
+ private:
+  struct Hash {
+    size_t operator()(const SizeExpr& expr) const { return hash_of(expr); }
+  };
+  std::unordered_set<SizeExpr, Hash> known_;
 };
 
 /// Many expressions compiled into one straight-line integer program with shared subexpressions, evaluated

@@ -5,14 +5,6 @@
 
 namespace dynaflow {
 
-/// One instruction and the stream that it belongs to.
-struct Step {
-  Instruction::Kind kind = Instruction::Kind::kLaunch;
-  StreamId stream = 0;
-  int32_t id = kNoId;  // as in Instruction
-};
-using Program = std::vector<Step>;
-
 /// The code of one stream that has a thread of its own.
 struct ThreadProgram {
   StreamId stream = 0;

@@ -270,13 +270,13 @@ class GraphReader {
     return {SizeExpr::from_text(value)};
   }
 
-  static std::vector<SizeExpr> read_sizes(const text::Value& value) {
+  std::vector<SizeExpr> read_sizes(const text::Value& value) {
     std::vector<SizeExpr> sizes;
-    for (const text::Value& item : value.as_list()) sizes.push_back(SizeExpr::from_text(item));
+    for (const text::Value& item : value.as_list()) sizes.push_back(pool_.share(SizeExpr::from_text(item)));
     return sizes;
   }
 
-  static TensorMeta read_meta(const text::Value& value) {
+  TensorMeta read_meta(const text::Value& value) {
     if (value.kind != text::Value::Kind::kCall || value.name != "tensor" || value.items.size() < 2 ||
         value.items.size() > 4)
       value.fail("tensor(type, [sizes], [strides], offset)");
@@ -284,6 +284,7 @@ class GraphReader {
     meta.dtype = dtype_from_name(value.items[0].as_name());
     meta.shape = read_sizes(value.items[1]);
     meta.strides = value.items.size() > 2 ? read_sizes(value.items[2]) : contiguous_strides(meta.shape);
+    pool_.share_all(meta.strides);
     if (value.items.size() > 3) meta.offset = SizeExpr::from_text(value.items[3]);
     return meta;
   }
@@ -307,6 +308,7 @@ class GraphReader {
     return id;
   }
 
+  ExprPool pool_;
   Graph graph_;
   std::map<std::string, ValueId> by_name_;
 };

@@ -35,7 +35,9 @@ int compare(const SizeExpr& a, const SizeExpr& b) {
     if (const int order = compare_atoms(x[i].atoms, y[i].atoms); order != 0) return order;
     if (x[i].coefficient != y[i].coefficient) return x[i].coefficient < y[i].coefficient ? -1 : 1;
   }
-  return x.size() == y.size() ? 0 : (x.size() < y.size() ? -1 : 1);
+  if (x.size() != y.size()) return x.size() < y.size() ? -1 : 1;
+  if (a.constant_term() == b.constant_term()) return 0;
+  return a.constant_term() < b.constant_term() ? -1 : 1;
 }
 
 int64_t checked_add(int64_t a, int64_t b) {
@@ -92,6 +94,20 @@ AtomPtr make_atom(AtomKind kind, std::vector<SizeExpr> operands) {
   return atom;
 }
 
+size_t mixed(size_t hash, size_t value) { return (hash ^ value) * 0x9e3779b97f4a7c15ULL ^ (hash >> 29); }
+
+size_t hash_of(const std::vector<Term>& terms) {
+  size_t hash = terms.size();
+  for (const Term& term : terms) {
+    hash = mixed(hash, static_cast<size_t>(term.coefficient));
+    for (const AtomPtr& atom : term.atoms) {
+      hash = mixed(mixed(hash, std::hash<std::string>()(atom->name)), static_cast<size_t>(atom->kind));
+      for (const SizeExpr& operand : atom->operands) hash = mixed(hash, hash_of(operand));
+    }
+  }
+  return hash;
+}
+
 constexpr std::pair<AtomKind, const char*> kAtomNames[] = {
     {AtomKind::kFloorDiv, "//"}, {AtomKind::kMod, "%"}, {AtomKind::kMax, "max"}, {AtomKind::kMin, "min"}};
 
@@ -105,7 +121,7 @@ text::Value atom_to_text(const SizeExpr::Atom& atom) {
 
 text::Value term_to_text(const Term& term) {
   std::optional<text::Value> product;
-  if (term.coefficient != 1 || term.atoms.empty()) product = text::Value::integral(term.coefficient);
+  if (term.coefficient != 1) product = text::Value::integral(term.coefficient);
   for (const AtomPtr& atom : term.atoms) {
     text::Value factor = atom_to_text(*atom);
     product = product ? text::Value::call("*", {std::move(*product), std::move(factor)}) : std::move(factor);
@@ -115,16 +131,24 @@ text::Value term_to_text(const Term& term) {
 
 }  // namespace
 
-SizeExpr::SizeExpr(int64_t value) {
-  if (value != 0) terms_.push_back({value, {}});
+const SizeExpr::SharedPtr& SizeExpr::no_terms() {
+  static const SharedPtr kNone = std::make_shared<const Shared>();
+  return kNone;
 }
-SizeExpr::SizeExpr(AtomPtr atom) { terms_.push_back({1, {std::move(atom)}}); }
-SizeExpr::SizeExpr(std::vector<Term> terms) : terms_(normalize(std::move(terms))) {}
+
+SizeExpr::SizeExpr(int64_t value) : constant_(value), shared_(no_terms()) {}
+SizeExpr::SizeExpr(int64_t constant, std::vector<Term> terms) : constant_(constant), shared_(no_terms()) {
+  terms = normalize(std::move(terms));
+  if (terms.empty()) return;
+  const size_t hash = hash_of(terms);
+  shared_ = std::make_shared<const Shared>(Shared{std::move(terms), hash});
+}
+SizeExpr SizeExpr::from_atom(AtomPtr atom) { return {0, {{1, {std::move(atom)}}}}; }
 
 SizeExpr SizeExpr::symbol(std::string name) {
   auto atom = std::make_shared<Atom>();
   atom->name = std::move(name);
-  return SizeExpr(AtomPtr(std::move(atom)));
+  return from_atom(std::move(atom));
 }
 
 namespace {
@@ -139,60 +163,78 @@ std::optional<int64_t> fold(AtomKind kind, const SizeExpr& a, const SizeExpr& b)
 SizeExpr SizeExpr::floordiv(const SizeExpr& a, const SizeExpr& b) {
   if (const auto value = fold(AtomKind::kFloorDiv, a, b)) return *value;
   if (auto exact = a.divide_exact(b)) return *exact;
-  return SizeExpr(make_atom(AtomKind::kFloorDiv, {a, b}));
+  return from_atom(make_atom(AtomKind::kFloorDiv, {a, b}));
 }
 SizeExpr SizeExpr::mod(const SizeExpr& a, const SizeExpr& b) {
   if (const auto value = fold(AtomKind::kMod, a, b)) return *value;
   if (a.divide_exact(b)) return 0;
-  return SizeExpr(make_atom(AtomKind::kMod, {a, b}));
+  return from_atom(make_atom(AtomKind::kMod, {a, b}));
 }
 SizeExpr SizeExpr::max(const SizeExpr& a, const SizeExpr& b) {
   if (const auto value = fold(AtomKind::kMax, a, b)) return *value;
   if (a == b) return a;
-  return SizeExpr(make_atom(AtomKind::kMax, {a, b}));
+  return from_atom(make_atom(AtomKind::kMax, {a, b}));
 }
 SizeExpr SizeExpr::min(const SizeExpr& a, const SizeExpr& b) {
   if (const auto value = fold(AtomKind::kMin, a, b)) return *value;
   if (a == b) return a;
-  return SizeExpr(make_atom(AtomKind::kMin, {a, b}));
+  return from_atom(make_atom(AtomKind::kMin, {a, b}));
 }
 
 SizeExpr operator+(const SizeExpr& a, const SizeExpr& b) {
-  std::vector<SizeExpr::Term> terms = a.terms_;
-  terms.insert(terms.end(), b.terms_.begin(), b.terms_.end());
-  return SizeExpr(std::move(terms));
+  const int64_t constant = checked_add(a.constant_, b.constant_);
+  if (a.terms().empty() || b.terms().empty()) {
+    SizeExpr sum = b.terms().empty() ? a : b;
+    sum.constant_ = constant;
+    return sum;
+  }
+  std::vector<Term> terms = a.terms();
+  terms.insert(terms.end(), b.terms().begin(), b.terms().end());
+  return {constant, std::move(terms)};
 }
 SizeExpr operator-(const SizeExpr& a, const SizeExpr& b) { return a + b * SizeExpr(-1); }
 SizeExpr operator*(const SizeExpr& a, const SizeExpr& b) {
-  std::vector<SizeExpr::Term> terms;
-  for (const Term& x : a.terms_) {
-    for (const Term& y : b.terms_) {
-      Term product{checked_mul(x.coefficient, y.coefficient), x.atoms};
-      product.atoms.insert(product.atoms.end(), y.atoms.begin(), y.atoms.end());
-      std::sort(product.atoms.begin(), product.atoms.end(),
+  std::vector<Term> terms;
+  const auto add = [&](int64_t x, int64_t y, const std::vector<AtomPtr>& atoms) {
+    if (x != 0 && y != 0) terms.push_back({checked_mul(x, y), atoms});
+  };
+  for (const Term& x : a.terms()) {
+    add(x.coefficient, b.constant_, x.atoms);
+    for (const Term& y : b.terms()) {
+      std::vector<AtomPtr> atoms = x.atoms;
+      atoms.insert(atoms.end(), y.atoms.begin(), y.atoms.end());
+      std::sort(atoms.begin(), atoms.end(),
                 [](const AtomPtr& p, const AtomPtr& q) { return compare(p, q) < 0; });
-      terms.push_back(std::move(product));
+      add(x.coefficient, y.coefficient, atoms);
     }
   }
-  return SizeExpr(std::move(terms));
+  for (const Term& y : b.terms()) add(a.constant_, y.coefficient, y.atoms);
+  return {checked_mul(a.constant_, b.constant_), std::move(terms)};
 }
-bool operator==(const SizeExpr& a, const SizeExpr& b) { return compare(a, b) == 0; }
+
+size_t hash_of(const SizeExpr& expr) {
+  return mixed(expr.shared_->hash, static_cast<size_t>(expr.constant_));
+}
+bool operator==(const SizeExpr& a, const SizeExpr& b) {
+  if (a.constant_ != b.constant_ || a.shared_->hash != b.shared_->hash) return false;
+  return a.shared_ == b.shared_ || compare(a, b) == 0;
+}
 bool operator<(const SizeExpr& a, const SizeExpr& b) { return compare(a, b) < 0; }
 
 std::optional<int64_t> SizeExpr::constant() const {
-  if (terms_.empty()) return 0;
-  if (terms_.size() == 1 && terms_[0].atoms.empty()) return terms_[0].coefficient;
-  return std::nullopt;
+  return terms().empty() ? std::optional(constant_) : std::nullopt;
 }
 std::optional<std::string> SizeExpr::as_symbol() const {
-  if (terms_.size() != 1 || terms_[0].coefficient != 1 || terms_[0].atoms.size() != 1) return std::nullopt;
-  const Atom& atom = *terms_[0].atoms[0];
+  if (!is_term()) return std::nullopt;
+  const Term& term = terms().front();
+  if (term.coefficient != 1 || term.atoms.size() != 1) return std::nullopt;
+  const Atom& atom = *term.atoms[0];
   if (atom.kind != AtomKind::kSymbol) return std::nullopt;
   return atom.name;
 }
 
 bool SizeExpr::depends_on(std::string_view symbol) const {
-  for (const Term& term : terms_)
+  for (const Term& term : terms())
     for (const AtomPtr& atom : term.atoms) {
       if (atom->kind == AtomKind::kSymbol
               ? atom->name == symbol
@@ -204,7 +246,7 @@ bool SizeExpr::depends_on(std::string_view symbol) const {
 
 std::vector<std::string> SizeExpr::symbols() const {
   std::vector<std::string> names;
-  for (const Term& term : terms_)
+  for (const Term& term : terms())
     for (const AtomPtr& atom : term.atoms) {
       if (atom->kind == AtomKind::kSymbol) {
         names.push_back(atom->name);
@@ -235,12 +277,12 @@ SizeExpr rebuild(AtomKind kind, const SizeExpr& a, const SizeExpr& b) {
 
 SizeExpr SizeExpr::substitute(std::string_view symbol, const SizeExpr& replacement) const {
   if (!depends_on(symbol)) return *this;
-  SizeExpr result;
-  for (const Term& term : terms_) {
+  SizeExpr result = constant_;
+  for (const Term& term : terms()) {
     SizeExpr product(term.coefficient);
     for (const AtomPtr& atom : term.atoms) {
       if (atom->kind == AtomKind::kSymbol) {
-        product = product * (atom->name == symbol ? replacement : SizeExpr(atom));
+        product = product * (atom->name == symbol ? replacement : from_atom(atom));
       } else {
         product = product * rebuild(atom->kind, atom->operands[0].substitute(symbol, replacement),
                                     atom->operands[1].substitute(symbol, replacement));
@@ -252,26 +294,39 @@ SizeExpr SizeExpr::substitute(std::string_view symbol, const SizeExpr& replaceme
 }
 
 std::optional<SizeExpr> SizeExpr::divide_exact(const SizeExpr& divisor) const {
-  if (divisor.terms_.size() != 1) return std::nullopt;
-  const Term& by = divisor.terms_[0];
-  std::vector<Term> quotient;
-  for (const Term& term : terms_) {
-    if (term.coefficient % by.coefficient != 0) return std::nullopt;
-    Term left{term.coefficient / by.coefficient, term.atoms};
-    for (const AtomPtr& atom : by.atoms) {
-      const auto found = std::find_if(left.atoms.begin(), left.atoms.end(),
-                                      [&](const AtomPtr& other) { return compare(atom, other) == 0; });
-      if (found == left.atoms.end()) return std::nullopt;
-      left.atoms.erase(found);
+  const auto divides = [](int64_t by, int64_t value) {
+    return by != 0 && !(by == -1 && value == INT64_MIN) && value % by == 0;
+  };
+  if (const auto by = divisor.constant()) {
+    std::vector<Term> quotient = terms();
+    if (!divides(*by, constant_)) return std::nullopt;
+    for (Term& term : quotient) {
+      if (!divides(*by, term.coefficient)) return std::nullopt;
+      term.coefficient /= *by;
     }
-    quotient.push_back(std::move(left));
+    return SizeExpr(constant_ / *by, std::move(quotient));
   }
-  return SizeExpr(std::move(quotient));
+  if (!divisor.is_term() || constant_ != 0) return std::nullopt;
+  const Term& by = divisor.terms().front();
+  SizeExpr quotient;
+  for (const Term& term : terms()) {
+    if (!divides(by.coefficient, term.coefficient)) return std::nullopt;
+    std::vector<AtomPtr> left = term.atoms;
+    for (const AtomPtr& atom : by.atoms) {
+      const auto found = std::find_if(left.begin(), left.end(),
+                                      [&](const AtomPtr& other) { return compare(atom, other) == 0; });
+      if (found == left.end()) return std::nullopt;
+      left.erase(found);
+    }
+    const int64_t coefficient = term.coefficient / by.coefficient;
+    quotient = quotient + (left.empty() ? SizeExpr(coefficient) : SizeExpr(0, {{coefficient, left}}));
+  }
+  return quotient;
 }
 
 int64_t SizeExpr::evaluate(const std::function<int64_t(std::string_view)>& value_of) const {
-  int64_t sum = 0;
-  for (const Term& term : terms_) {
+  int64_t sum = constant_;
+  for (const Term& term : terms()) {
     int64_t product = term.coefficient;
     for (const AtomPtr& atom : term.atoms) {
       const int64_t factor =
@@ -288,18 +343,15 @@ int64_t SizeExpr::evaluate(const std::function<int64_t(std::string_view)>& value
 text::Value SizeExpr::to_text() const {
   if (const auto value = constant()) return text::Value::integral(*value);
   std::optional<text::Value> sum;
-  // Symbolic terms first reads better: s0 - 1, not -1 + s0. Terms sort the constant first.
-  std::vector<Term> ordered(terms_.begin(), terms_.end());
-  if (ordered.front().atoms.empty()) std::rotate(ordered.begin(), ordered.begin() + 1, ordered.end());
-  for (Term& term : ordered) {
-    if (!sum) {
-      sum = term_to_text(term);
-      continue;
-    }
-    const bool negative = term.coefficient < 0 && term.coefficient != INT64_MIN;
-    if (negative) term.coefficient = -term.coefficient;
-    sum = text::Value::call(negative ? "-" : "+", {std::move(*sum), term_to_text(term)});
-  }
+  const auto append = [&](int64_t coefficient, const auto& to_value) {
+    const bool negative = sum && coefficient < 0 && coefficient != INT64_MIN;
+    text::Value next = to_value(negative ? -coefficient : coefficient);
+    sum = sum ? text::Value::call(negative ? "-" : "+", {std::move(*sum), std::move(next)}) : std::move(next);
+  };
+  for (const Term& term : terms())
+    append(term.coefficient, [&](int64_t by) { return term_to_text({by, term.atoms}); });
+  // Symbolic terms first reads better: s0 - 1, not -1 + s0.
+  if (constant_ != 0) append(constant_, text::Value::integral);
   return *sum;
 }
 

@@ -35,7 +35,7 @@ int SizeProgram::add_atom(const SizeExpr::Atom& atom) {
 
 int SizeProgram::add_term(const SizeExpr::Term& term) {
   int result = kNone;
-  if (term.coefficient != 1 || term.atoms.empty()) result = emit({Code::kConstant, 0, 0, term.coefficient});
+  if (term.coefficient != 1) result = emit({Code::kConstant, 0, 0, term.coefficient});
   for (const SizeExpr::AtomPtr& atom : term.atoms) {
     const int factor = add_atom(*atom);
     result = result == kNone ? factor : emit({Code::kMul, result, factor, 0});
@@ -44,8 +44,9 @@ int SizeProgram::add_term(const SizeExpr::Term& term) {
 }
 
 int SizeProgram::add(const SizeExpr& expr) {
-  if (expr.terms().empty()) return emit({Code::kConstant, 0, 0, 0});
   int result = kNone;
+  if (expr.constant_term() != 0 || expr.terms().empty())
+    result = emit({Code::kConstant, 0, 0, expr.constant_term()});
   for (const SizeExpr::Term& term : expr.terms()) {
     const int next = add_term(term);
     result = result == kNone ? next : emit({Code::kAdd, result, next, 0});

@@ -1,6 +1,7 @@
 #include <algorithm>
+#include <numeric>
 
-#include "dynaflow/plan.h"
+#include "plan/buffers.h"
 
 namespace dynaflow {
 
@@ -14,25 +15,31 @@ std::vector<std::string> plan_symbols(const Plan& plan) {
   return names;
 }
 
-/// Buffers such that each follows those it lies above. Throws PlanError on a cycle.
+}  // namespace
+
 std::vector<BufferId> bottom_up(const std::vector<Buffer>& buffers) {
-  std::vector<BufferId> order;
+  std::vector<size_t> end(buffers.size() + 1);  // by buffer: where those on top of it end in `on_top`
+  for (const Buffer& buffer : buffers)
+    for (BufferId under : buffer.above) ++end[static_cast<size_t>(under) + 1];
+  std::partial_sum(end.begin(), end.end(), end.begin());
+  std::vector<BufferId> on_top(end.back());
   std::vector<size_t> missing(buffers.size());
-  std::vector<std::vector<BufferId>> on_top(buffers.size());
+  std::vector<BufferId> order;
+  order.reserve(buffers.size());
   for (size_t id = 0; id < buffers.size(); ++id) {
     missing[id] = buffers[id].above.size();
-    for (BufferId under : buffers[id].above)
-      on_top[static_cast<size_t>(under)].push_back(static_cast<BufferId>(id));
     if (missing[id] == 0) order.push_back(static_cast<BufferId>(id));
+    for (BufferId under : buffers[id].above)
+      on_top[end[static_cast<size_t>(under)]++] = static_cast<BufferId>(id);
   }
-  for (size_t next = 0; next < order.size(); ++next)
-    for (BufferId id : on_top[static_cast<size_t>(order[next])])
-      if (--missing[static_cast<size_t>(id)] == 0) order.push_back(id);
+  for (size_t next = 0; next < order.size(); ++next) {
+    const auto under = static_cast<size_t>(order[next]);
+    for (size_t at = under == 0 ? 0 : end[under - 1]; at < end[under]; ++at)
+      if (--missing[static_cast<size_t>(on_top[at])] == 0) order.push_back(on_top[at]);
+  }
   if (order.size() != buffers.size()) throw PlanError("buffers lie above each other in a cycle");
   return order;
 }
-
-}  // namespace
 
 Binder::Binder(PlanPtr plan) : plan_(std::move(plan)), program_(plan_symbols(*plan_)) {
   for (const Buffer& buffer : plan_->buffers) buffer_bytes_.push_back(program_.add(buffer.bytes));

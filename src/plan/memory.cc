@@ -89,14 +89,32 @@ std::vector<Candidate> make_candidates(const StoragePlanner& planner, const Happ
   return candidates;
 }
 
-void find_conflicts(std::vector<Candidate>& candidates, const HappensBefore& order) {
+/// Which candidates may not share bytes.
+class Conflicts {
+ public:
+  explicit Conflicts(size_t count) : words_((count + 63) / 64), bits_(count * words_) {}
+  bool between(size_t a, size_t b) const { return (bits_[a * words_ + b / 64] >> (b % 64) & 1) != 0; }
+  void add(size_t a, size_t b) {
+    bits_[a * words_ + b / 64] |= uint64_t{1} << (b % 64);
+    bits_[b * words_ + a / 64] |= uint64_t{1} << (a % 64);
+  }
+
+ private:
+  size_t words_;
+  std::vector<uint64_t> bits_;
+};
+
+Conflicts find_conflicts(std::vector<Candidate>& candidates, const HappensBefore& order) {
+  Conflicts conflicts(candidates.size());
   for (size_t a = 0; a < candidates.size(); ++a)
     for (size_t b = a + 1; b < candidates.size(); ++b)
       if (!dead_before(candidates[a], candidates[b], order) &&
           !dead_before(candidates[b], candidates[a], order)) {
         candidates[a].conflicts.push_back(b);
         candidates[b].conflicts.push_back(a);
+        conflicts.add(a, b);
       }
+  return conflicts;
 }
 
 /// The lowest offset where `size` bytes lie free between the placed neighbours.
@@ -127,7 +145,7 @@ void pack_at_hints(std::vector<Candidate>& candidates) {
 }
 
 /// Conflicting neighbours below `id`, without those that another neighbour already lies on.
-std::vector<size_t> below(const std::vector<Candidate>& candidates, size_t id) {
+std::vector<size_t> below(const std::vector<Candidate>& candidates, const Conflicts& conflicts, size_t id) {
   std::vector<size_t> under;
   for (size_t other : candidates[id].conflicts)
     if (candidates[other].offset < candidates[id].offset) under.push_back(other);
@@ -136,9 +154,7 @@ std::vector<size_t> below(const std::vector<Candidate>& candidates, size_t id) {
   std::vector<size_t> kept;
   for (size_t other : under) {
     const bool implied = std::any_of(kept.begin(), kept.end(), [&](size_t higher) {
-      const std::vector<size_t>& conflicts = candidates[higher].conflicts;
-      return candidates[higher].offset > candidates[other].offset &&
-             std::find(conflicts.begin(), conflicts.end(), other) != conflicts.end();
+      return candidates[higher].offset > candidates[other].offset && conflicts.between(higher, other);
     });
     if (!implied) kept.push_back(other);
   }
@@ -149,12 +165,13 @@ std::vector<size_t> below(const std::vector<Candidate>& candidates, size_t id) {
 
 void place_buffers(StoragePlanner& planner, const HappensBefore& order, Plan& plan) {
   std::vector<Candidate> candidates = make_candidates(planner, order, plan);
-  find_conflicts(candidates, order);
+  const Conflicts conflicts = find_conflicts(candidates, order);
   pack_at_hints(candidates);
   std::vector<BufferId> buffers(planner.storages().size(), kNoId);
   for (size_t id = 0; id < candidates.size(); ++id) {
     Buffer buffer{candidates[id].bytes, {}};
-    for (size_t other : below(candidates, id)) buffer.above.push_back(static_cast<BufferId>(other));
+    for (size_t other : below(candidates, conflicts, id))
+      buffer.above.push_back(static_cast<BufferId>(other));
     std::sort(buffer.above.begin(), buffer.above.end());
     plan.buffers.push_back(std::move(buffer));
     buffers[candidates[id].storage] = static_cast<BufferId>(id);

@@ -176,10 +176,11 @@ class PlanReader {
     slot.last_part = integer(line.args[2]);
     slot.root = named(kRoots, line.args[3], line.args[3].name);
     slot.index = integer(line.args[3].items[0]);
-    for (const text::Value& size : line.args[4].as_list()) slot.sizes.push_back(SizeExpr::from_text(size));
+    for (const text::Value& size : line.args[4].as_list())
+      slot.sizes.push_back(pool_.share(SizeExpr::from_text(size)));
     for (const text::Value& stride : line.args[5].as_list())
-      slot.strides.push_back(SizeExpr::from_text(stride));
-    slot.offset = SizeExpr::from_text(line.args[6]);
+      slot.strides.push_back(pool_.share(SizeExpr::from_text(stride)));
+    slot.offset = pool_.share(SizeExpr::from_text(line.args[6]));
     plan_.slots.push_back(std::move(slot));
   }
 
@@ -240,6 +241,7 @@ class PlanReader {
     return result;
   }
 
+  ExprPool pool_;
   Plan& plan_;
   std::map<std::string, ValueId> values_;
   std::map<std::string, OpId> ops_;

@@ -179,6 +179,9 @@ SlotId StoragePlanner::slot(ValueId value, PartRange range) {
   result.root = storage.where;
   result.index = storage.index;
   describe(result, storage);
+  pool_.share_all(result.sizes);
+  pool_.share_all(result.strides);
+  result.offset = pool_.share(std::move(result.offset));
   plan_.slots.push_back(std::move(result));
   slot_storage_.push_back(storage_id);
   return entry->second;

@@ -8,9 +8,6 @@
 
 namespace dynaflow {
 
-/// Parts [first, last).
-using PartRange = std::pair<int, int>;
-
 /// One use of a storage by one launch.
 struct Access {
   RunId run = kNoId;
@@ -75,6 +72,7 @@ class StoragePlanner {
   std::vector<Storage> storages_;
   std::map<std::pair<ValueId, PartRange>, SlotId> slots_;
   std::vector<size_t> slot_storage_;  // by SlotId
+  ExprPool pool_;
 };
 
 }  // namespace dynaflow
