@@ -18,6 +18,7 @@ class Options:
     `serial`: every kernel ends before the next starts, for comparing with overlapped runs.
     `skip_collectives`: communication is left out; results are wrong by design, for measuring.
     `agree_timeout_s`: how long ranks wait for each other's plans.
+    `verify`: every new plan is proved free of races before it runs.
     `cores`: the cores of a compute stream that has a thread of its own, by the stream's name; waits
     spin between threads that share no core, and park otherwise.
     """
@@ -25,6 +26,7 @@ class Options:
     serial: bool = False
     skip_collectives: bool = False
     agree_timeout_s: float | None = None
+    verify: bool = True
     cores: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
@@ -47,7 +49,7 @@ def read_options(
 
 
 def _check_types(options: Options) -> None:
-    for name in ("serial", "skip_collectives"):
+    for name in ("serial", "skip_collectives", "verify"):
         if not isinstance(getattr(options, name), bool):
             raise ScheduleError(f"option {name} is {getattr(options, name)!r}; use True or False")
     timeout = options.agree_timeout_s

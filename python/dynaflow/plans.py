@@ -151,6 +151,8 @@ class CompiledGraph:
         scheduler = _core.Scheduler(self.partition, strategy.name, bound)
         strategy.schedule(scheduler, scheduler.batch())
         plan = _core.lower(scheduler.finish())
+        if self._session.options.verify:
+            _core.check_verified(plan)
         self._agree(plan)
         try:
             engine = self._session.make_engine(plan.text, self.captured)

@@ -3,6 +3,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
+#include "dynaflow/verify.h"
 
 namespace dynaflow::bindings {
 
@@ -76,25 +77,27 @@ nb::dict cut_rule(const PlanHandle& handle) {
 }
 
 /// One line for each launch of a collective, in issue order: what peers must agree on.
-std::vector<std::string> collective_order(const PlanHandle& handle) {
-  const Plan& plan = *handle.plan;
+std::vector<std::string> collective_lines(const PlanHandle& handle) {
   std::vector<std::string> result;
-  for (const Run& run : plan.runs) {
-    for (const OpLaunch& launch : run.launches) {
-      const Op& op = plan.graph->ops[launch.op];
-      if (op.kind != OpKind::kCollective) continue;
-      for (ValueId output : op.outputs) {
-        const TensorMeta& meta = plan.graph->values[output].meta;
-        std::string shape;
-        for (const SizeExpr& size : meta.shape)
-          shape += (shape.empty() ? "" : ", ") +
-                   on_parts(*plan.graph, size, run.first_part, run.last_part, plan.cut.parts).str();
-        result.push_back(formatted("{} {}[{}] parts {}:{} of {} group {}", op.target, dtype_name(meta.dtype),
-                                   shape, run.first_part, run.last_part, plan.cut.parts, op.group));
-      }
-    }
-  }
+  for (const CollectiveCall& call : collective_order(*handle.plan))
+    result.push_back(formatted("{} group {}", call.what, call.group));
   return result;
+}
+
+nb::object violation_to_python(const std::optional<Violation>& violation) {
+  if (!violation) return nb::none();
+  nb::dict result;
+  result["kind"] = std::string(kind_name(violation->kind));
+  result["first"] = violation->first.what;
+  result["second"] = violation->second.what;
+  result["message"] = violation->message;
+  return result;
+}
+
+nb::object verify_all(const std::vector<PlanHandle>& handles) {
+  std::vector<PlanPtr> plans;
+  for (const PlanHandle& handle : handles) plans.push_back(handle.plan);
+  return violation_to_python(verify_ranks(plans));
 }
 
 }  // namespace
@@ -107,7 +110,7 @@ void register_plan(nb::module_& module) {
       .def_prop_ro("streams", streams, "(name, kind)")
       .def_prop_ro("runs", runs, "In issue order.")
       .def_prop_ro("cut", cut_rule)
-      .def_prop_ro("collective_order", collective_order)
+      .def_prop_ro("collective_order", collective_lines)
       .def("__str__", [](const PlanHandle& self) { return print(*self.plan); })
       .def(
           "__eq__", [](const PlanHandle& a, const PlanHandle& b) { return *a.plan == *b.plan; },
@@ -118,6 +121,16 @@ void register_plan(nb::module_& module) {
   module.def(
       "parse_plan", [](std::string_view source) { return PlanHandle{parse_plan(source)}; },
       nb::arg("source"));
+  module.def(
+      "verify", [](const PlanHandle& plan) { return violation_to_python(verify(*plan.plan)); },
+      nb::arg("plan"),
+      "Proves that the plan is right whatever the timing; else a dict with the kind of violation, the two "
+      "uses and a message.");
+  module.def(
+      "check_verified", [](const PlanHandle& plan) { check_verified(*plan.plan); }, nb::arg("plan"),
+      "verify() as a check: raises PlanError.");
+  module.def("verify_ranks", verify_all, nb::arg("plans"),
+             "Whether ranks, each with its plan, would issue the same collectives in the same order.");
 }
 
 }  // namespace dynaflow::bindings

@@ -38,7 +38,16 @@ class PlanChecker {
     if (slot.root == Root::kArena) index(slot.index, plan_.buffers.size(), "buffer");
     if (slot.root == Root::kOutput) index(slot.index, plan_.output_storage.size(), "output storage");
     if (slot.root == Root::kKernel) index(slot.index, plan_.slots.size(), "source slot");
+    if (slot.root == Root::kArgument || slot.root == Root::kConstant) check_argument(id);
     if (slot.index < 0) fail(formatted("slot {} has no root", id));
+  }
+
+  void check_argument(size_t id) const {
+    const Slot& slot = plan_.slots[id];
+    const Value& value = plan_.graph->values[storage_root(*plan_.graph, slot.value)];
+    const Root own = value.origin == Origin::kConstant ? Root::kConstant : Root::kArgument;
+    if (value.origin == Origin::kOp || slot.root != own || slot.index != value.index)
+      fail(formatted("slot {} does not lie in the argument of its value %{}", id, value.name));
   }
 
   void check_run(const Run& run) const {

@@ -1,0 +1,79 @@
+#include "plan/verify/slots.h"
+
+namespace dynaflow {
+
+size_t SlotChecker::Hash::operator()(const Question& question) const {
+  size_t hash = question.size();
+  for (int32_t part : question) hash = (hash ^ static_cast<size_t>(part)) * 0x9e3779b97f4a7c15ULL;
+  return hash ^ (hash >> 32);
+}
+
+std::optional<Violation> SlotChecker::run() {
+  for (SlotId slot = 0; slot < static_cast<SlotId>(plan_.slots.size()); ++slot)
+    if (auto violation = check_slot(slot)) return violation;
+  for (const auto& [storage, value] : storages_.values())
+    if (auto violation = check_room(storage, value)) return violation;
+  return std::nullopt;
+}
+
+std::optional<Violation> SlotChecker::check_slot(SlotId id) {
+  const Slot& slot = plan_.slots[static_cast<size_t>(id)];
+  const StorageId storage = storages_.of(id);
+  const PartRange held = storages_[storage].held;
+  question_ = {id_of_meta(slot.value),
+               id_of_meta(storage_root(*plan_.graph, slot.value)),
+               static_cast<int32_t>(slot.root),
+               slot.first_part,
+               slot.last_part,
+               held.first,
+               held.second,
+               id_of(slot.offset),
+               static_cast<int32_t>(slot.sizes.size())};
+  for (const auto* exprs : {&slot.sizes, &slot.strides})
+    for (const SizeExpr& expr : *exprs) question_.push_back(id_of(expr));
+  if (!is_new()) return std::nullopt;
+  const std::string problem = geometry_.problem(slot, held);
+  if (problem.empty()) return std::nullopt;
+  return Violation{
+      Violation::Kind::kGeometry,
+      {},
+      {},
+      formatted("slot {} (%{} on parts [{}, {}) in {}): {}", id, plan_.graph->values[slot.value].name,
+                slot.first_part, slot.last_part, storages_.name(storage), problem)};
+}
+
+std::optional<Violation> SlotChecker::check_room(StorageId id, ValueId value) {
+  const StorageUse& storage = storages_[id];
+  if (storage.root != Root::kArena && storage.root != Root::kOutput) return std::nullopt;
+  const bool arena = storage.root == Root::kArena;
+  const auto index = static_cast<size_t>(storage.index);
+  const SizeExpr& size = arena ? plan_.buffers[index].bytes : plan_.output_storage[index].elements;
+  const int64_t unit = arena ? 1 : item_size(plan_.output_storage[index].dtype);
+  question_ = {id_of_meta(value), storage.held.first, storage.held.second, id_of(size),
+               static_cast<int32_t>(unit)};
+  if (!is_new()) return std::nullopt;
+  const SizeExpr room = size * unit;
+  const SizeExpr need = geometry_.bytes(value, storage.held);
+  if (geometry_.at_least(room, need)) return std::nullopt;
+  return Violation{Violation::Kind::kGeometry,
+                   {},
+                   {},
+                   formatted("{} has {} bytes, and %{} needs {}", storages_.name(id), room.str(),
+                             plan_.graph->values[value].name, need.str())};
+}
+
+int32_t SlotChecker::id_of(const SizeExpr& expr) {
+  return exprs_.try_emplace(expr, static_cast<int32_t>(exprs_.size())).first->second;
+}
+
+int32_t SlotChecker::id_of_meta(ValueId value) {
+  int32_t& known = metas_[static_cast<size_t>(value)];
+  if (known != kNoId) return known;
+  const TensorMeta& meta = plan_.graph->values[value].meta;
+  meta_ = {static_cast<int32_t>(meta.dtype), id_of(meta.offset)};
+  for (const auto* exprs : {&meta.shape, &meta.strides})
+    for (const SizeExpr& expr : *exprs) meta_.push_back(id_of(expr));
+  return known = meta_ids_.try_emplace(meta_, static_cast<int32_t>(meta_ids_.size())).first->second;
+}
+
+}  // namespace dynaflow

@@ -1,0 +1,47 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "dynaflow/verify.h"
+#include "plan/verify/geometry.h"
+#include "plan/verify/storages.h"
+
+namespace dynaflow {
+
+/// Checks that every slot lies where its value is, and that every value fits its storage. Equal layers ask
+/// the same questions: each is answered once.
+class SlotChecker {
+ public:
+  SlotChecker(const Plan& plan, const Storages& storages)
+      : plan_(plan), storages_(storages), geometry_(plan), metas_(plan.graph->values.size(), kNoId) {}
+  /// The first slot or storage that is wrong.
+  std::optional<Violation> run();
+
+ private:
+  using Question = std::vector<int32_t>;
+  struct Hash {
+    size_t operator()(const SizeExpr& expr) const { return hash_of(expr); }
+    size_t operator()(const Question& question) const;
+  };
+
+  std::optional<Violation> check_slot(SlotId slot);
+  std::optional<Violation> check_room(StorageId storage, ValueId value);
+  int32_t id_of(const SizeExpr& expr);
+  int32_t id_of_meta(ValueId value);
+  bool is_new() { return asked_.insert(question_).second; }
+
+  const Plan& plan_;
+  const Storages& storages_;
+  Geometry geometry_;
+  std::unordered_map<SizeExpr, int32_t, Hash> exprs_;
+  std::unordered_map<Question, int32_t, Hash> meta_ids_;
+  std::vector<int32_t> metas_;  // by value: its meta's id, or kNoId while unknown
+  std::unordered_set<Question, Hash> asked_;
+  Question question_;
+  Question meta_;
+};
+
+}  // namespace dynaflow

@@ -1,0 +1,131 @@
+#include "dynaflow/verify.h"
+
+#include <map>
+
+#include "plan/verify/bytes.h"
+#include "plan/verify/order.h"
+#include "plan/verify/slots.h"
+#include "plan/verify/storages.h"
+
+namespace dynaflow {
+
+namespace {
+
+using Kind = Violation::Kind;
+
+/// Collectives of one group, and random draws, each follow the one before, whatever the timing.
+class Sequences {
+ public:
+  Sequences(const Plan& plan, const StepOrder& order) : plan_(plan), order_(order) {}
+
+  std::optional<Violation> run() {
+    for (int32_t step = 0; step < static_cast<int32_t>(order_.steps().size()); ++step) {
+      if (order_.steps()[static_cast<size_t>(step)].kind != Instruction::Kind::kLaunch) continue;
+      const Run& run = plan_.runs[order_.steps()[static_cast<size_t>(step)].id];
+      for (size_t i = 0; i < run.launches.size(); ++i) {
+        const Op& op = plan_.graph->ops[run.launches[i].op];
+        const Site site{step, static_cast<int32_t>(i)};
+        if (!op.group.empty() && !follows("collectives of group '" + op.group + "'", site))
+          return std::move(violation_);
+        if (op.effects.random && !follows("random draws", site)) return std::move(violation_);
+      }
+    }
+    return std::nullopt;
+  }
+
+ private:
+  bool follows(const std::string& kind, const Site& site) {
+    const auto [entry, added] = last_.try_emplace(kind, site);
+    const Site before = std::exchange(entry->second, site);
+    if (added || order_.before(before, site)) return true;
+    const RunId first = order_.steps()[static_cast<size_t>(before.step)].id;
+    const RunId second = order_.steps()[static_cast<size_t>(site.step)].id;
+    violation_ = Violation{Kind::kOrder,
+                           {first, plan_.runs[first].name},
+                           {second, plan_.runs[second].name},
+                           formatted("'{}' and '{}' are {}, and nothing orders them: the second has to "
+                                     "wait for the first",
+                                     plan_.runs[first].name, plan_.runs[second].name, kind)};
+    return false;
+  }
+
+  const Plan& plan_;
+  const StepOrder& order_;
+  std::map<std::string, Site> last_;
+  std::optional<Violation> violation_;
+};
+
+std::string shape_on(const Plan& plan, const Run& run, const TensorMeta& meta) {
+  std::string shape;
+  for (const SizeExpr& size : meta.shape)
+    shape += (shape.empty() ? "" : ", ") +
+             on_parts(*plan.graph, size, run.first_part, run.last_part, plan.cut.parts).str();
+  return formatted("{}[{}]", dtype_name(meta.dtype), shape);
+}
+
+std::map<std::string, std::vector<std::string>> by_group(const Plan& plan) {
+  std::map<std::string, std::vector<std::string>> found;
+  for (CollectiveCall& call : collective_order(plan)) found[call.group].push_back(std::move(call.what));
+  return found;
+}
+
+}  // namespace
+
+std::string_view kind_name(Kind kind) {
+  constexpr std::string_view kNames[] = {"race",     "overwritten", "unwritten", "stale", "freed",
+                                         "geometry", "deadlock",    "order",     "ranks"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+std::optional<Violation> verify(const Plan& plan) {
+  const Storages storages(plan);
+  if (auto violation = SlotChecker(plan, storages).run()) return violation;
+  const StepOrder order(plan);
+  if (order.deadlock()) return order.deadlock();
+  if (auto violation = ByteTracker(plan, order, storages).run()) return violation;
+  return Sequences(plan, order).run();
+}
+
+std::vector<CollectiveCall> collective_order(const Plan& plan) {
+  std::vector<CollectiveCall> calls;
+  for (const Run& run : plan.runs)
+    for (const OpLaunch& launch : run.launches) {
+      const Op& op = plan.graph->ops[launch.op];
+      if (op.kind != OpKind::kCollective) continue;
+      for (ValueId output : op.outputs)
+        calls.push_back({op.group, formatted("{} {} parts {}:{} of {}", op.target,
+                                             shape_on(plan, run, plan.graph->values[output].meta),
+                                             run.first_part, run.last_part, plan.cut.parts)});
+    }
+  return calls;
+}
+
+std::optional<Violation> verify_ranks(std::span<const PlanPtr> plans) {
+  for (size_t rank = 1; rank < plans.size(); ++rank) {
+    auto first = by_group(*plans[0]);
+    auto other = by_group(*plans[rank]);
+    for (const auto& [group, calls] : other) first.try_emplace(group);
+    for (const auto& [group, here] : first) {
+      const std::vector<std::string>& there = other[group];
+      for (size_t i = 0; i < std::max(here.size(), there.size()); ++i) {
+        const std::string a = i < here.size() ? here[i] : "nothing";
+        const std::string b = i < there.size() ? there[i] : "nothing";
+        if (a == b) continue;
+        return Violation{Kind::kRanks,
+                         {},
+                         {},
+                         formatted("collective {} of group '{}' is {} on rank 0, and {} on rank {}", i, group,
+                                   a, b, rank)};
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+void check_verified(const Plan& plan) {
+  if (const auto violation = verify(plan))
+    throw PlanError(
+        formatted("the plan is not safe ({}): {}", kind_name(violation->kind), violation->message));
+}
+
+}  // namespace dynaflow

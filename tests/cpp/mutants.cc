@@ -1,0 +1,79 @@
+#include "mutants.h"
+
+#include <functional>
+
+namespace dynaflow::test {
+
+namespace {
+
+using Kind = Instruction::Kind;
+
+class Maker {
+ public:
+  explicit Maker(const Plan& plan) : plan_(plan) {}
+
+  std::vector<Mutant> run() {
+    for (size_t stream = 0; stream < plan_.streams.size(); ++stream)
+      for (size_t at = 0; at < plan_.streams[stream].code.size(); ++at) change_instruction(stream, at);
+    for (size_t id = 0; id < plan_.slots.size(); ++id) change_slot(id);
+    for (size_t id = 0; id < plan_.buffers.size(); ++id) change_buffer(id);
+    return std::move(mutants_);
+  }
+
+ private:
+  void add(std::string kind, std::string what, const std::function<void(Plan&)>& change) {
+    auto changed = std::make_shared<Plan>(plan_);
+    change(*changed);
+    mutants_.push_back({std::move(kind), std::move(what), std::move(changed)});
+  }
+
+  void change_instruction(size_t stream, size_t at) {
+    const Instruction own = plan_.streams[stream].code[at];
+    if (own.kind == Kind::kLaunch) return;
+    const std::string name = own.kind == Kind::kWait ? "wait" : own.kind == Kind::kRecord ? "record" : "free";
+    const std::string what = formatted("{} {} at {} of '{}'", name, own.id, at, plan_.streams[stream].name);
+    const auto code = [stream](Plan& plan) -> std::vector<Instruction>& { return plan.streams[stream].code; };
+    const auto offset = [at](std::vector<Instruction>& list, size_t by) {
+      return list.begin() + static_cast<std::ptrdiff_t>(at + by);
+    };
+    add(name + " deleted", what, [&](Plan& plan) { code(plan).erase(offset(code(plan), 0)); });
+    // A wait that comes later, a record or a free that comes earlier: past one launch.
+    const bool later = own.kind == Kind::kWait;
+    size_t target = at;
+    while (later ? target + 1 < plan_.streams[stream].code.size() : target > 0) {
+      target = later ? target + 1 : target - 1;
+      if (plan_.streams[stream].code[target].kind == Kind::kLaunch) {
+        add(name + " moved", what, [&](Plan& plan) {
+          std::vector<Instruction>& list = code(plan);
+          list.erase(offset(list, 0));
+          list.insert(list.begin() + static_cast<std::ptrdiff_t>(target), own);
+        });
+        return;
+      }
+    }
+  }
+
+  void change_slot(size_t id) {
+    for (const int64_t by : {1, -1})
+      add("offset shifted", formatted("slot {} by {}", id, by),
+          [&](Plan& plan) { plan.slots[id].offset = plan.slots[id].offset + by; });
+  }
+
+  void change_buffer(size_t id) {
+    for (size_t i = 0; i < plan_.buffers[id].above.size(); ++i)
+      add("lifetime shortened", formatted("buffer {} no longer above {}", id, plan_.buffers[id].above[i]),
+          [&](Plan& plan) {
+            std::vector<BufferId>& above = plan.buffers[id].above;
+            above.erase(above.begin() + static_cast<std::ptrdiff_t>(i));
+          });
+  }
+
+  const Plan& plan_;
+  std::vector<Mutant> mutants_;
+};
+
+}  // namespace
+
+std::vector<Mutant> make_mutants(const Plan& plan) { return Maker(plan).run(); }
+
+}  // namespace dynaflow::test

@@ -1,0 +1,20 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "dynaflow/plan.h"
+
+namespace dynaflow::test {
+
+/// A plan with one mistake made in it.
+struct Mutant {
+  std::string kind;  // "wait deleted"
+  std::string what;  // which
+  PlanPtr plan;
+};
+
+/// Every mutant of a plan of these kinds: a wait, record, free or order edge deleted or moved, an offset
+/// shifted, a lifetime shortened (a buffer no longer above another).
+std::vector<Mutant> make_mutants(const Plan& plan);
+
+}  // namespace dynaflow::test
