@@ -86,7 +86,7 @@ def _parenthesised(text: str) -> str:
 
 
 def _guard_against_parts(sizes: Sizes, batch: sympy.Symbol) -> str:
-    """A guard on the batch that some smaller batch breaks, or nothing."""
+    """A guard that some batch keeps and a smaller one breaks, or nothing."""
     env = sizes.shape_env
     low = int(env.var_to_range[batch].lower)
     rows = [*range(low, low + 16), *(probe for probe in _PROBES if probe > low)]
@@ -99,13 +99,14 @@ def _guard_against_parts(sizes: Sizes, batch: sympy.Symbol) -> str:
             or None in others.values()
         ):
             continue
+        broken = False
         for row in rows:
             values = {
-                symbol: row if str(symbol) in renamed else hint for symbol, hint in others.items()
+                symbol: sympy.Integer(row if str(symbol) in renamed else hint)
+                for symbol, hint in others.items()
             }
-            if (
-                expr.xreplace({symbol: sympy.Integer(value) for symbol, value in values.items()})
-                == sympy.false
-            ):
+            kept = expr.xreplace(values) != sympy.false
+            if broken and kept:
                 return str(expr)
+            broken |= not kept
     return ""

@@ -101,7 +101,7 @@ RuleResult accept(const RuleContext& context, const Layout& layout) {
 
 RuleTable::RuleTable() {
   for (auto* family : {pointwise_rules, shape_rules, split_shape_rules, matmul_rules, reduce_rules,
-                       index_rules, collective_rules})
+                       index_rules, collective_rules, image_rules})
     for (RuleGroup& group : family()) groups_.push_back(std::move(group));
   for (const RuleGroup& group : groups_)
     for (std::string_view target : group.targets) {

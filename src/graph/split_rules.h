@@ -94,6 +94,7 @@ std::vector<RuleGroup> matmul_rules();
 std::vector<RuleGroup> reduce_rules();
 std::vector<RuleGroup> index_rules();
 std::vector<RuleGroup> collective_rules();
+std::vector<RuleGroup> image_rules();
 
 /// All families, by target.
 class RuleTable {

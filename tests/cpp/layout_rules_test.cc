@@ -27,10 +27,13 @@ constexpr const char* kInputs = R"(graph: rules {batch=s, tokens=s}
   %row = input(13, tensor(float32, [1, 8, 16]))
   %two = input(14, tensor(float32, [s, 2]))
   %xt = input(15, tensor(float32, [s, 16, 8]))
+  %image = input(16, tensor(float32, [s, 4, 8, 8]))
   %w = parameter(17, tensor(float32, [16, 32]))
   %square = parameter(18, tensor(float32, [16, 16]))
   %v = parameter(19, tensor(float32, [16]))
   %table = parameter(20, tensor(float32, [100, 16]))
+  %filter = parameter(21, tensor(float32, [6, 4, 3, 3]))
+  %channel = parameter(22, tensor(float32, [4]))
   %c = constant(0, tensor(float32, []))
   %pick = constant(1, tensor(int64, [3]))
   %empty = constant(2, tensor(float32, [0]))
@@ -275,6 +278,31 @@ TEST_CASE("indexing keeps rows where each row picks for itself") {
       {"aten.gather.default(%m, 0, %ids, false)", "[s, 8]", "mixes the rows of the batch"},
       {"aten.gather.default(%table, 1, %ids, false)", "[s, 8]", "dimension 0 of %table meets the batch"},
       {"aten.index_select.default(%x, 0, %pick)", "[3, 8, 16]", "mixes the rows of the batch"},
+  });
+}
+
+TEST_CASE("images keep apart, unless statistics are taken over the batch") {
+  check_splits({
+      {"aten.convolution.default(%image, %filter, none, [1, 1], [1, 1], [1, 1], false, [0, 0], 1)",
+       "[s, 6, 8, 8]", "shard(0)"},
+      {"aten.max_pool2d_with_indices.default(%image, [2, 2])", "[s, 4, 4, 4];int64 [s, 4, 4, 4]",
+       "shard(0) shard(0)"},
+      {"aten._adaptive_avg_pool2d.default(%image, [1, 1])", "[s, 4, 1, 1]", "shard(0)"},
+      {"aten._native_batch_norm_legit_no_training.default(%image, %channel, %channel, %channel, %channel, "
+       "0.1, "
+       "0.001)",
+       "[s, 4, 8, 8];[0];[0]", "shard(0) mixed mixed"},
+      {"aten.native_group_norm.default(%image, %channel, %channel, s, 4, 64, 2, 0.001)",
+       "[s, 4, 8, 8];[s, 2];[s, 2]", "shard(0) shard(0) shard(0)"},
+  });
+  check_refuses({
+      {"aten.native_batch_norm.default(%image, %channel, %channel, none, none, true, 0.1, 0.001)",
+       "[s, 4, 8, 8];[4];[4]", "it takes statistics over the batch"},
+      {"aten.convolution.default(%filter, %image, none, [1, 1], [1, 1], [1, 1], false, [0, 0], 1)",
+       "[6, s, 1, 1]", "it mixes the rows of the batch, which is dimension 0 of %image"},
+      {"aten.avg_pool2d.default(%m, [2, 2])", "[s, 8]", "it mixes the rows of the batch"},
+      {"aten.native_group_norm.default(%image, %channel, %channel, 1, s*4, 64, 2, 0.001)",
+       "[s, 4, 8, 8];[1, 2];[1, 2]", "it counts something else than the rows of the batch"},
   });
 }
 
