@@ -46,7 +46,7 @@ std::optional<Violation> verify(const Plan& plan);
 /// One launch of a collective, as its peers have to see it too.
 struct CollectiveCall {
   std::string group;
-  std::string what;  // "_c10d_functional.all_reduce.default float32[p0, 16] parts 0:1 of 2"
+  std::string what;  // "_c10d_functional.all_reduce.default #3 float32[p0, 16] parts 0:1 of 2"
 };
 /// A plan's collectives in issue order.
 std::vector<CollectiveCall> collective_order(const Plan& plan);

@@ -34,8 +34,7 @@ def compile(
     A module comes back as an object of its own class that shares everything with it: parameters,
     hooks, attributes, `state_dict` keys. A function comes back as a function. `dynamic_dims` are
     the dimensions of every tensor argument that may change between calls; dimension 0 is the batch.
-    `options` are those of a strategy given by name, and `serial`, `skip_collectives` and
-    `agree_timeout_s`.
+    `options` are those of a strategy given by name, and those of `dynaflow.options.Options`.
     """
     strategy, own = read_options(strategy, options)
     if SETTINGS.disabled:

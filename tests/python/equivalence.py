@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from zoo import Family, logits
 
 import dynaflow as df
-from dynaflow import debug
+from dynaflow import _core, debug
 from dynaflow.bench.numerics import SEEDS, TOLERATED, float64_reference, relative_rms
-from dynaflow.bench.workload import LlamaShape, fixed_batch
+from dynaflow.bench.workload import LlamaShape, build_model, fixed_batch
 from dynaflow.plans import CompiledGraph, Plan
 
 SHAPE = LlamaShape(hidden=64, intermediate=128, layers=2, heads=4, kv_heads=2, vocabulary=256)
@@ -58,17 +59,28 @@ def tokens(source: random.Random, rows: int, columns: int, **more: Any) -> dict[
     return dict(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1) | more
 
 
-def expected_parts(asked: int, rows: int) -> int:
-    """A part has two rows at least; batch 1 has a graph of its own, which cannot be split."""
-    return max(1, min(asked, rows // 2))
+def _tokens_of_some_length(source: random.Random, rows: int) -> dict[str, Any]:
+    return tokens(source, rows, source.randrange(5, 10))
+
+
+LLAMA = Family(
+    "llama", lambda: build_model(SHAPE), _tokens_of_some_length, logits, "LlamaAttention"
+)
+
+
+def expected_parts(asked: int, rows: int, least: int) -> int:
+    """A part has its least rows; batch 1 has a graph of its own, which cannot be split."""
+    return max(1, min(asked, rows // least))
 
 
 def last_parts(compiled: Any, rows: int) -> list[int]:
     """The rows of each part in the last step with that batch, by the report."""
-    for graph in df.report(compiled).graphs:
-        if bool(graph["batch_symbol"]) == (rows > 1):
-            return graph["last_parts"] or [rows] * graph["plans"][0]["parts"]
-    raise AssertionError(f"no graph for {rows} rows")
+    graphs = df.report(compiled).graphs
+    for graph in graphs:
+        if sum(graph["last_parts"]) == rows:
+            return graph["last_parts"]
+    assert any(not graph["batch_symbol"] for graph in graphs), f"no graph for {rows} rows"
+    return [rows]
 
 
 def delays(source: random.Random) -> Callable[[int], list[int]]:
@@ -79,32 +91,41 @@ def delays(source: random.Random) -> Callable[[int], list[int]]:
 
 
 def serial_and_overlapped(
-    compiled: Any, arguments: dict[str, Any], late: Callable[[int], list[int]]
+    compiled: Any, arguments: dict[str, Any], late: Callable[[int], list[int]], family: Family
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The logits of two runs of the same plan over poisoned memory."""
+    """The outputs of two runs of the same plan over poisoned memory."""
     with debug.run_mode(compiled, serial=True, poison=True):
-        serial = compiled(**arguments).logits
+        serial = family.output(compiled(**arguments))
     with debug.run_mode(compiled, poison=True, delays_us=late):
-        return serial, compiled(**arguments).logits
+        return serial, family.output(compiled(**arguments))
 
 
-def check_every_batch(compiled: Any, asked: int, seed: int, rank: int, **more: Any) -> None:
-    """Overlapped and serial runs give the same bits at every batch size, in the right parts."""
+def check_every_batch(
+    compiled: Any,
+    asked: int,
+    seed: int,
+    rank: int = 0,
+    family: Family = LLAMA,
+    sizes: int = len(BATCHES),
+) -> None:
+    """Overlapped and serial runs give the same bits at every batch size, or at `sizes` of them, in
+    the right parts.
+    """
     kept: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=3)
     source, late = random.Random(seed), delays(random.Random(seed + 1 + rank))
-    for rows in source.sample(BATCHES, len(BATCHES)):
-        shape = (rows, source.randrange(5, 10))
-        where = f"{asked} parts, batch {shape}, seed {seed}"
-        first = compiled(**tokens(source, *shape, **more)).logits  # makes the plan where needed
-        serial, overlapped = serial_and_overlapped(compiled, tokens(source, *shape, **more), late)
+    for rows in source.sample(BATCHES, sizes):
+        where = f"{family.name}, {asked} parts, batch {rows}, seed {seed}"
+        arguments = family.inputs(source, rows)
+        first = family.output(compiled(**family.inputs(source, rows)))  # makes a plan where needed
+        serial, overlapped = serial_and_overlapped(compiled, arguments, late, family)
         kept.append((overlapped, overlapped.clone()))
         assert overlapped.isfinite().all(), where
         assert serial.equal(overlapped), where
-        assert not first.equal(overlapped), f"the inputs were not fresh: {where}"
+        assert not torch.equal(first, overlapped), f"the inputs were not fresh: {where}"
         assert all(result.equal(copy) for result, copy in kept), f"earlier outputs changed: {where}"
-        parts = last_parts(compiled, rows)
-        assert len(parts) == expected_parts(asked, rows) and sum(parts) == rows, (parts, where)
-        assert min(parts) >= min(rows, 2), (parts, where)
+        parts, least = last_parts(compiled, rows), family.least(rows)
+        assert len(parts) == expected_parts(asked, rows, least), (parts, where)
+        assert sum(parts) == rows and min(parts) >= min(rows, least), (parts, where)
 
 
 def check_all_tokens(compiled: Any, seed: int) -> None:
@@ -127,19 +148,28 @@ def check_captured_once(compiled: Any, asked: int) -> None:
         assert graph["original_runs"] == 0
 
 
+def check_error(
+    reference: Callable[..., Any], eager: Any, ours: Any, inputs: Any, family: Family = LLAMA
+) -> None:
+    """The relative RMS error of `ours` against `reference`, over some inputs, is at most twice that
+    of `eager`.
+    """
+    squares = {"eager": 0.0, "ours": 0.0}
+    for arguments in inputs:
+        exact = family.output(reference(**arguments))
+        squares["eager"] += relative_rms(family.output(eager(**arguments)), exact) ** 2
+        squares["ours"] += relative_rms(family.output(ours(**arguments)), exact) ** 2
+    ratio = math.sqrt(squares["ours"] / squares["eager"])
+    print(f"{family.name}: {ratio:.3f} of eager's error", flush=True)
+    assert ratio <= TOLERATED, ratio
+
+
 def check_errors(model: Any, compiled: Any) -> None:
-    """Relative RMS error against float64, over five seeds, is at most twice eager's own."""
+    """Errors at five sizes, each over five seeds."""
     reference = float64_reference(SHAPE)
     for size in SIZES:
-        squares = {"eager": 0.0, "ours": 0.0}
-        for seed in SEEDS:
-            arguments = fixed_batch(*size, SHAPE.vocabulary).inputs(seed)
-            exact = reference(**arguments).logits
-            squares["eager"] += relative_rms(model(**arguments).logits, exact) ** 2
-            squares["ours"] += relative_rms(compiled(**arguments).logits, exact) ** 2
-        ratio = math.sqrt(squares["ours"] / squares["eager"])
-        print(f"batch {size}: {ratio:.3f} of eager's error", flush=True)
-        assert ratio <= TOLERATED, (size, ratio)
+        batch = fixed_batch(*size, SHAPE.vocabulary)
+        check_error(reference, model, compiled, map(batch.inputs, SEEDS))
 
 
 def waits_of(plan_text: str) -> Iterator[tuple[str, int]]:
@@ -166,3 +196,63 @@ def plan_of(compiled: Any, parts: int) -> tuple[CompiledGraph, Plan]:
         for graph, plan in debug.plans(compiled)
         if graph.captured.batch.symbol and plan.plan.cut["parts"] == parts
     )
+
+
+class Lanes(df.Strategy):
+    """Each part on a stream of its own, cut at some modules: overlap without a network."""
+
+    def __init__(self, parts: int, cut: str = LLAMA.cut) -> None:
+        self.parts = parts
+        self.cut = cut
+
+    def partition(self):
+        return [df.SplitModule(self.cut)]
+
+    def schedule(self, s, batch):
+        s.split(self.parts)
+        while ops := s.get_ready_ops():
+            for op in ops:
+                s.execute(op, stream="compute" if op.part == 0 else f"side{op.part}")
+
+
+def _without(
+    compiled: Any, graph: CompiledGraph, plan: Plan, text: str, late: int, call: Callable[[], Any]
+) -> torch.Tensor | None:
+    """The output of a step that runs `text` while one run is late; None when the step fails."""
+    whole, plan.engine = plan.engine, debug.engine_for(compiled, graph, text)
+    lateness = [LATE_US * (run == late) for run in range(len(plan.plan.runs))]
+    try:
+        with debug.run_mode(compiled, poison=True, delays_us=lambda _: lateness):
+            return call()
+    except df.ExecutionError:
+        return None
+    finally:
+        plan.engine = whole
+
+
+def check_control(compiled: Any, parts: int, seed: int, family: Family = LLAMA) -> int:
+    """Without any one of its waits a plan fails or gives other results, and the verifier objects to
+    it. Returns how many it has.
+    """
+    source = random.Random(seed)
+    compiled(**family.inputs(source, 8))
+    graph, plan = plan_of(compiled, parts)
+    uncaught, waits = [], list(waits_of(plan.plan.text))
+    for without_it, late in waits:
+        assert _core.verify(_core.parse_plan(without_it)), plan.plan.runs[late]["name"]
+        if family.fragile:
+            continue
+        arguments = family.inputs(source, 8)
+
+        def call(arguments=arguments):
+            return family.output(compiled(**arguments))
+
+        with debug.run_mode(compiled, serial=True, poison=True):
+            serial = call()
+
+        broken = _without(compiled, graph, plan, without_it, late, call)
+        if broken is not None and serial.equal(broken):
+            uncaught.append(plan.plan.runs[late]["name"])
+        assert serial.equal(_without(compiled, graph, plan, plan.plan.text, late, call))
+    assert uncaught == [], (family.name, seed)
+    return len(waits)

@@ -9,38 +9,21 @@ import pytest
 import torch
 from equivalence import (
     CUTS,
-    LATE_US,
     SHAPE,
+    Lanes,
     check_all_tokens,
     check_captured_once,
+    check_control,
     check_errors,
     check_every_batch,
     forced,
     fresh_seed,
-    plan_of,
     tokens,
-    waits_of,
 )
 
 import dynaflow as df
 from dynaflow import debug
 from dynaflow.bench.workload import build_model
-
-
-class Lanes(df.Strategy):
-    """Each part on a stream of its own, cut at the attention: overlap without a network."""
-
-    def __init__(self, parts: int) -> None:
-        self.parts = parts
-
-    def partition(self):
-        return [df.SplitModule("LlamaAttention")]
-
-    def schedule(self, s, batch):
-        s.split(self.parts)
-        while ops := s.get_ready_ops():
-            for op in ops:
-                s.execute(op, stream="compute" if op.part == 0 else f"side{op.part}")
 
 
 @pytest.fixture(autouse=True)
@@ -66,38 +49,13 @@ NAMES = [f"nanoflow {cut}" for cut in CUTS] + [f"lanes {n}" for n in (2, 3, 4)]
 @pytest.mark.parametrize(("parts", "strategy"), STRATEGIES, ids=NAMES)
 def test_overlapped_steps_equal_serial_ones_at_every_batch_size(compiled, parts, strategy):
     debug.replan(compiled, strategy)
-    check_every_batch(compiled, parts, fresh_seed(), rank=0)
+    check_every_batch(compiled, parts, fresh_seed())
     check_captured_once(compiled, parts)
-
-
-def without(compiled, graph, plan, text, late, arguments):
-    """The logits of a step that runs `text` while one run is late; None when the step fails."""
-    whole, plan.engine = plan.engine, debug.engine_for(compiled, graph, text)
-    lateness = [LATE_US * (run == late) for run in range(len(plan.plan.runs))]
-    try:
-        with debug.run_mode(compiled, poison=True, delays_us=lambda _: lateness):
-            return compiled(**arguments).logits
-    except df.ExecutionError:
-        return None
-    finally:
-        plan.engine = whole
 
 
 def test_without_any_one_of_its_waits_a_plan_fails_or_gives_other_results(compiled):
     debug.replan(compiled, Lanes(2))
-    source = random.Random(fresh_seed())
-    compiled(**tokens(source, 8, 8))
-    graph, plan = plan_of(compiled, 2)
-    found = []
-    for without_it, late in waits_of(plan.plan.text):
-        arguments = tokens(source, 8, 8)
-        with debug.run_mode(compiled, serial=True, poison=True):
-            serial = compiled(**arguments).logits
-        broken = without(compiled, graph, plan, without_it, late, arguments)
-        found.append((plan.plan.runs[late]["name"], broken is None or not serial.equal(broken)))
-        assert serial.equal(without(compiled, graph, plan, plan.plan.text, late, arguments))
-    assert len(found) >= 3
-    assert [name for name, caught in found if not caught] == []
+    assert check_control(compiled, 2, fresh_seed()) >= 3
 
 
 def test_all_tokens_logits_are_the_same_too(model):

@@ -121,8 +121,10 @@ SizeExpr Geometry::above_minimum(SizeExpr expr) const {
     for (int part = 0; part < plan_.cut.parts; ++part)
       expr = expr.substitute(part_symbol(part), SizeExpr::symbol(part_symbol(part)) + plan_.cut.min_rows);
   }
-  for (const Symbol& symbol : graph.symbols)
-    expr = expr.substitute(symbol.name, SizeExpr::symbol(symbol.name) + symbol.min);
+  for (const Symbol& symbol : graph.symbols) {
+    const SizeExpr above = symbol.min == symbol.max ? SizeExpr(0) : SizeExpr::symbol(symbol.name);
+    expr = expr.substitute(symbol.name, above + symbol.min);
+  }
   return expr;
 }
 

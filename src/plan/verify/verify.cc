@@ -88,12 +88,15 @@ std::optional<Violation> verify(const Plan& plan) {
 
 std::vector<CollectiveCall> collective_order(const Plan& plan) {
   std::vector<CollectiveCall> calls;
+  std::vector<int> number(plan.graph->ops.size());  // among the graph's collectives
+  for (OpId op = 0, next = 0; op < static_cast<OpId>(plan.graph->ops.size()); ++op)
+    if (plan.graph->ops[op].kind == OpKind::kCollective) number[op] = next++;
   for (const Run& run : plan.runs)
     for (const OpLaunch& launch : run.launches) {
       const Op& op = plan.graph->ops[launch.op];
       if (op.kind != OpKind::kCollective) continue;
       for (ValueId output : op.outputs)
-        calls.push_back({op.group, formatted("{} {} parts {}:{} of {}", op.target,
+        calls.push_back({op.group, formatted("{} #{} {} parts {}:{} of {}", op.target, number[launch.op],
                                              shape_on(plan, run, plan.graph->values[output].meta),
                                              run.first_part, run.last_part, plan.cut.parts)});
     }

@@ -13,8 +13,9 @@ struct Mutant {
   PlanPtr plan;
 };
 
-/// Every mutant of a plan of these kinds: a wait, record, free or order edge deleted or moved, an offset
-/// shifted, a lifetime shortened (a buffer no longer above another).
+/// Every mutant of a plan of these kinds: a wait, record or free deleted or moved, two runs or two
+/// collectives of a stream swapped, an offset shifted, a lifetime shortened (a buffer no longer above
+/// another).
 std::vector<Mutant> make_mutants(const Plan& plan);
 
 }  // namespace dynaflow::test

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "dynaflow/plan.h"
-#include "oracle_memory.h"
+#include "proof/oracle_memory.h"
 
 namespace dynaflow::test {
 
@@ -52,6 +52,9 @@ class OracleModel {
   /// A slot that leaves its memory at this size, or empty.
   const std::string& misplaced() const { return misplaced_; }
   State start() const;
+  size_t actors() const { return programs_.size(); }
+  /// Whether an actor can go on.
+  bool enabled(const State& state, size_t actor) const;
   /// The actors that can go on.
   std::vector<size_t> choices(const State& state) const;
   /// Lets an actor go on: what misbehaves, or empty.
@@ -68,12 +71,12 @@ class OracleModel {
   void fill_arguments(Memory& own);
   void find_right_reads();
   Area area(const Slot& slot, int64_t base) const;
-  Area own_area(const Slot& slot) const;
+  std::pair<int, int> own_range(const Slot& slot) const;
+  Area own_area(const Slot& slot, std::pair<int, int> range) const;
   int64_t value(const SizeExpr& expr, int first, int last) const;
   int64_t value(const SizeExpr& expr) const { return value(expr, 0, plan_->cut.parts); }
 
   const Step* next(const State& state, size_t actor) const;
-  bool enabled(const State& state, size_t actor) const;
   std::string take_launch(State& state, Actor& actor, RunId run) const;
   Mark digest(const State& state, const std::vector<SlotId>& slots) const;
 

@@ -1,9 +1,10 @@
 #pragma once
 #include <cstdint>
+#include <random>
 #include <string>
 #include <vector>
 
-#include "oracle_model.h"
+#include "proof/oracle_model.h"
 
 namespace dynaflow::test {
 
@@ -23,15 +24,20 @@ struct Verdict {
 /// ends at different times; between the two it relies on its inputs and owns its outputs.
 class Oracle {
  public:
-  /// `symbols`: the values of the graph's symbols, in order. Every value's rows must be outermost in memory.
+  /// `symbols`: the values of the graph's symbols, in order.
   Oracle(PlanPtr plan, const std::vector<int64_t>& symbols) : model_(std::move(plan), symbols) {}
 
   /// All interleavings, up to `max_states` states.
   Verdict explore(int64_t max_states);
-  /// `runs` random interleavings.
+  /// Adversarial interleavings: each actor as early and as late as it can be, then `runs` more in which the
+  /// actors have random priorities that change at random points (Burckhardt et al. 2010).
   Verdict sample(uint64_t seed, int runs);
 
  private:
+  /// One interleaving: always the first of `order` that can go on. `changes`: one in so many steps makes the
+  /// order anew; 0: none does.
+  void run(std::vector<size_t> order, uint64_t changes, std::mt19937_64& random, Verdict& verdict) const;
+
   OracleModel model_;
 };
 

@@ -1,5 +1,6 @@
-#include "mutants.h"
+#include "proof/mutants.h"
 
+#include <algorithm>
 #include <functional>
 
 namespace dynaflow::test {
@@ -15,6 +16,7 @@ class Maker {
   std::vector<Mutant> run() {
     for (size_t stream = 0; stream < plan_.streams.size(); ++stream)
       for (size_t at = 0; at < plan_.streams[stream].code.size(); ++at) change_instruction(stream, at);
+    for (size_t stream = 0; stream < plan_.streams.size(); ++stream) swap_runs(static_cast<StreamId>(stream));
     for (size_t id = 0; id < plan_.slots.size(); ++id) change_slot(id);
     for (size_t id = 0; id < plan_.buffers.size(); ++id) change_buffer(id);
     return std::move(mutants_);
@@ -53,6 +55,27 @@ class Maker {
     }
   }
 
+  /// Two neighbours in a stream change places: the order that the stream gave them is lost.
+  void swap_runs(StreamId stream) {
+    RunId last = kNoId;
+    for (RunId run = 0; run < static_cast<RunId>(plan_.runs.size()); ++run) {
+      if (plan_.runs[run].stream != stream) continue;
+      if (const RunId before = std::exchange(last, run); before != kNoId) {
+        const bool both = has_collective(before) && has_collective(run);
+        add(both ? "collectives swapped" : "order swapped",
+            formatted("'{}' and '{}'", plan_.runs[before].name, plan_.runs[run].name),
+            [&](Plan& plan) { std::swap(plan.runs[before], plan.runs[run]); });
+      }
+    }
+  }
+
+  bool has_collective(RunId run) const {
+    const std::vector<OpLaunch>& launches = plan_.runs[run].launches;
+    return std::any_of(launches.begin(), launches.end(), [&](const OpLaunch& launch) {
+      return plan_.graph->ops[launch.op].kind == OpKind::kCollective;
+    });
+  }
+
   void change_slot(size_t id) {
     for (const int64_t by : {1, -1})
       add("offset shifted", formatted("slot {} by {}", id, by),
@@ -60,12 +83,12 @@ class Maker {
   }
 
   void change_buffer(size_t id) {
-    for (size_t i = 0; i < plan_.buffers[id].above.size(); ++i)
-      add("lifetime shortened", formatted("buffer {} no longer above {}", id, plan_.buffers[id].above[i]),
-          [&](Plan& plan) {
-            std::vector<BufferId>& above = plan.buffers[id].above;
-            above.erase(above.begin() + static_cast<std::ptrdiff_t>(i));
-          });
+    const std::vector<BufferId>& above = plan_.buffers[id].above;
+    if (above.empty()) return;
+    add("lifetime shortened", formatted("buffer {} no longer above {}", id, above.front()),
+        [&](Plan& plan) { plan.buffers[id].above.erase(plan.buffers[id].above.begin()); });
+    add("lifetime shortened", formatted("buffer {} no longer above any", id),
+        [&](Plan& plan) { plan.buffers[id].above.clear(); });
   }
 
   const Plan& plan_;

@@ -1,4 +1,4 @@
-#include "oracle_model.h"
+#include "proof/oracle_model.h"
 
 #include <algorithm>
 #include <tuple>
@@ -76,17 +76,31 @@ Area OracleModel::area(const Slot& slot, int64_t base) const {
   return area;
 }
 
-/// The slot's elements where its root value has memory of its own for the whole batch.
-Area OracleModel::own_area(const Slot& slot) const {
+/// Parts that never meet in a value have memory of their own; else one holds the whole batch, and each part
+/// is a slice of it.
+std::pair<int, int> OracleModel::own_range(const Slot& slot) const {
+  const ValueId root = storage_root(*plan_->graph, slot.value);
+  const bool caller = slot.root == Root::kArgument || slot.root == Root::kConstant;
+  for (const Slot& other : plan_->slots) {
+    const bool same = other.first_part == slot.first_part && other.last_part == slot.last_part;
+    const bool apart = other.last_part <= slot.first_part || slot.last_part <= other.first_part;
+    if (caller || (storage_root(*plan_->graph, other.value) == root && !same && !apart))
+      return {0, plan_->cut.parts};
+  }
+  return {slot.first_part, slot.last_part};
+}
+
+/// The slot's elements where its root value has memory of its own for the parts of `range`.
+Area OracleModel::own_area(const Slot& slot, std::pair<int, int> range) const {
   const TensorMeta& meta = plan_->graph->values[slot.value].meta;
   Area area;
   area.item = item_size(meta.dtype);
-  int64_t offset = value(meta.offset);
+  int64_t offset = value(meta.offset, range.first, range.second);
   for (size_t d = 0; d < meta.shape.size(); ++d) {
     area.sizes.push_back(value(meta.shape[d], slot.first_part, slot.last_part));
-    area.strides.push_back(value(meta.strides[d]));
-    if (slot.first_part > 0 && meta.shape[d].depends_on(plan_->graph->batch_symbol))
-      offset += value(meta.shape[d], 0, slot.first_part) * area.strides[d];
+    area.strides.push_back(value(meta.strides[d], range.first, range.second));
+    if (slot.first_part > range.first && meta.shape[d].depends_on(plan_->graph->batch_symbol))
+      offset += value(meta.shape[d], range.first, slot.first_part) * area.strides[d];
   }
   area.base = offset * area.item;
   return area;
@@ -110,26 +124,32 @@ void OracleModel::place_slots(const std::vector<int64_t>& symbols) {
   Binding binding;
   Binder(plan_).bind(symbols, binding);
   bytes_ = binding.arena_bytes;
+  using Own = std::pair<ValueId, std::pair<int, int>>;
+  std::vector<Own> owns;
+  std::map<Own, int64_t> own_room;
   std::map<ValueId, int64_t> room;
   for (const Slot& slot : plan_->slots) {
-    own_areas_.push_back(own_area(slot));
-    int64_t& most = room[storage_root(*plan_->graph, slot.value)];
+    const ValueId root = storage_root(*plan_->graph, slot.value);
+    owns.emplace_back(root, own_range(slot));
+    own_areas_.push_back(own_area(slot, owns.back().second));
+    int64_t& most = own_room[owns.back()];
     most = std::max(most, end_byte(own_areas_.back()));
+    room[root] = std::max({room[root], most, end_byte(own_area(slot, {0, plan_->cut.parts}))});
   }
-  std::map<ValueId, int64_t> own_base;
-  for (const auto& [root, size] : room) own_base[root] = std::exchange(own_bytes_, own_bytes_ + size);
+  std::map<Own, int64_t> own_base;
+  for (const auto& [own, size] : own_room) own_base[own] = std::exchange(own_bytes_, own_bytes_ + size);
   std::map<std::pair<Root, int32_t>, std::pair<int64_t, int64_t>> places;  // first byte, and the end
   for (size_t id = 0; id < plan_->slots.size(); ++id) {
     const Slot& slot = plan_->slots[id];
     const ValueId root = storage_root(*plan_->graph, slot.value);
-    own_areas_[id].base += own_base[root];
+    own_areas_[id].base += own_base[owns[id]];
     const auto [place, added] = places.try_emplace({slot.root, slot.index}, bytes_, bytes_ + room[root]);
     if (slot.root == Root::kArena)
       place->second = {binding.buffer_offsets[static_cast<size_t>(slot.index)], binding.arena_bytes};
     else if (added)
       bytes_ += room[root];
     areas_.push_back(area(slot, place->second.first));
-    shifts_.push_back(place->second.first - own_base[root]);
+    shifts_.push_back(place->second.first - own_base[owns[id]]);
     tensor_of_.push_back(slot.root == Root::kKernel ? slot.index : kNoId);
     const int64_t least = slot.root == Root::kArena ? 0 : place->second.first;
     if (areas_.back().base < least || end_byte(areas_.back()) > place->second.second)
