@@ -8,6 +8,7 @@ __all__ = [
     "AgreementError",
     "CaptureError",
     "DynaFlowWarning",
+    "EffectError",
     "Error",
     "ExecutionError",
     "GraphError",
@@ -21,6 +22,10 @@ __all__ = [
 
 class CaptureError(Error):
     """A model, or a part of it, that has no form in DynaFlow's graph."""
+
+
+class EffectError(Error):
+    """An op that does not do what its schema and the table of corrections say."""
 
 
 class AgreementError(Error):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dynaflow.errors import ScheduleError
+from dynaflow.settings import SETTINGS
 from dynaflow.strategy import Strategy, make_strategy
 
 
@@ -19,6 +20,8 @@ class Options:
     `skip_collectives`: communication is left out; results are wrong by design, for measuring.
     `agree_timeout_s`: how long ranks wait for each other's plans.
     `verify`: every new plan is proved free of races before it runs.
+    `check_effects`: the first call of a graph runs its ops one by one to see whether they do what
+    their schemas say (also DYNAFLOW_CHECK=effects).
     `cores`: the cores of a compute stream that has a thread of its own, by the stream's name; waits
     spin between threads that share no core, and park otherwise.
     """
@@ -27,6 +30,7 @@ class Options:
     skip_collectives: bool = False
     agree_timeout_s: float | None = None
     verify: bool = True
+    check_effects: bool = SETTINGS.check_effects
     cores: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
@@ -49,7 +53,7 @@ def read_options(
 
 
 def _check_types(options: Options) -> None:
-    for name in ("serial", "skip_collectives", "verify"):
+    for name in ("serial", "skip_collectives", "verify", "check_effects"):
         if not isinstance(getattr(options, name), bool):
             raise ScheduleError(f"option {name} is {getattr(options, name)!r}; use True or False")
     timeout = options.agree_timeout_s

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_
 from dynaflow import _core
 from dynaflow.agreement import agree
 from dynaflow.capture import Captured, capture
+from dynaflow.effects import check_effects
 from dynaflow.errors import PlanError, typed
 from dynaflow.strategy import Sequential, Strategy
 
@@ -69,6 +70,7 @@ class CompiledGraph:
         self._only_tensors = all(kind == "tensor" for kind in captured.outputs)
         self._same_sizes = _accepts(captured, [])
         self._refused = False  # no engine could be made: the original runs
+        self._checked = False  # its ops' effects were observed
 
     def __call__(self, args: list[Any]) -> Any:
         """Runs the plan for these sizes, made first where there is none. Clears `args`."""
@@ -80,6 +82,9 @@ class CompiledGraph:
         if made is None:
             self.original_runs += 1
             return self._original(*args)
+        if self._session.options.check_effects and not self._checked:
+            check_effects(self._original, self.graph, args)
+            self._checked = True
         with _without_first_call_check():
             return self._run(made, args, values)
 

@@ -12,19 +12,25 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 @dataclass(frozen=True)
 class Settings:
-    """`DYNAFLOW_DISABLE=1` bypasses everything; `DYNAFLOW_LOG` is the log level."""
+    """`DYNAFLOW_DISABLE=1` bypasses everything; `DYNAFLOW_LOG` is the log level;
+    `DYNAFLOW_CHECK=effects` observes what ops really do.
+    """
 
     disabled: bool
     log_level: int
+    check_effects: bool
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
-        """Raises ValueError for a level that there is not."""
+        """Raises ValueError for a level or a check that there is not."""
         level = environment.get("DYNAFLOW_LOG", "warning").lower()
         if level not in _LEVELS:
             raise ValueError(f"DYNAFLOW_LOG is '{level}'; use one of {', '.join(_LEVELS)}")
         disabled = environment.get("DYNAFLOW_DISABLE", "0").lower() not in ("", "0", "false")
-        return cls(disabled=disabled, log_level=_LEVELS[level])
+        check = environment.get("DYNAFLOW_CHECK", "").lower()
+        if check not in ("", "effects"):
+            raise ValueError(f"DYNAFLOW_CHECK is '{check}'; use effects, or leave it out")
+        return cls(disabled, _LEVELS[level], check == "effects")
 
 
 SETTINGS = Settings.read(os.environ)

@@ -32,6 +32,7 @@ nb::dict op_to_dict(const Graph& graph, const Op& op) {
   result["inputs"] = names(graph, op_inputs(op));
   result["outputs"] = names(graph, op.outputs);
   result["writes"] = names(graph, op.effects.writes);
+  result["random"] = op.effects.random;
   return result;
 }
 

@@ -37,7 +37,8 @@ def subject(request):
     torch.compiler.reset()
     family = FAMILIES[request.param]
     model = family.build()
-    return family, model, df.compile(model, dynamic_dims=family.dynamic_dims)
+    options = {"check_effects": True}  # every op does what its schema says
+    return family, model, df.compile(model, "sequential", options, family.dynamic_dims)
 
 
 def fresh_inputs(family, rows):
