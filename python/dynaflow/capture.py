@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from dynaflow.capture_batch import BatchChoice, choose_batch
 from dynaflow.capture_nodes import (
     SIZE_CHECKS,
+    alias_source,
     has_unknown_size,
     identifier,
     is_python_op,
@@ -22,7 +23,6 @@ from dynaflow.capture_nodes import (
     print_float,
     shape_env,
     stand_in,
-    storage,
     storage_source,
 )
 from dynaflow.capture_opaque import Hole, OpaqueOps
@@ -295,16 +295,8 @@ class _Capture:
         return names, metas, [self._alias(node, i, tensor) for i, tensor in enumerate(tensors)]
 
     def _alias(self, node: Node, index: int, result: torch.Tensor) -> str:
-        """The argument whose storage a result has: `reshape` and its like decide case by case."""
-        known = facts(node.target)
-        if not known.returns_alias[min(index, len(known.returns_alias) - 1)]:
-            return ""
-        for i, argument in enumerate(known.arguments):
-            value = call_argument(node, i) if argument.shared else None
-            for item in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(item, Node) and storage(item.meta.get("val")) == storage(result):
-                    return self._names(item)[0]
-        return ""
+        source = alias_source(node, index, result)
+        return self._names(source)[0] if source else ""
 
     def _schema_argument(self, node: Node, index: int) -> str:
         argument = facts(node.target).arguments[index]

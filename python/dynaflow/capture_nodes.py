@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
-from dynaflow.capture_schema import facts, quote
+from dynaflow.capture_schema import call_argument, facts, quote
 from dynaflow.errors import CaptureError
 
 # Prefix of the annotations that df.mark() leaves on nodes.
@@ -45,6 +46,33 @@ def shape_env(gm: GraphModule) -> ShapeEnv | None:
 def storage(value: Any) -> int | None:
     """An identity of a tensor's storage; None for what is no tensor."""
     return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else None
+
+
+def alias_source(node: Node, index: int, result: torch.Tensor) -> Node | None:
+    """The argument whose storage a result has: `reshape` and its like decide case by case."""
+    known = facts(node.target)
+    if not known.returns_alias[min(index, len(known.returns_alias) - 1)]:
+        return None
+    shared = [i for i, argument in enumerate(known.arguments) if argument.shared]
+    leaves = pytree.tree_leaves([call_argument(node, i) for i in shared])
+    sources = [leaf for leaf in leaves if isinstance(leaf, Node)]
+
+    def source_of(tensor: torch.Tensor) -> Node | None:
+        return next((n for n in sources if storage(n.meta.get("val")) == storage(tensor)), None)
+
+    # A pass may have put another node in an argument's place: what that returns is not what the
+    # result was made from.
+    return source_of(result) or (source_of(_result_again(node, index)) if sources else None)
+
+
+def _result_again(node: Node, index: int) -> torch.Tensor:
+    """What the op returns for its arguments' present metadata."""
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda arg: arg.meta["val"])
+    mode = getattr(pytree.tree_leaves(node.meta["val"])[index], "fake_mode", None)
+    env = mode.shape_env if mode else None
+    with mode or nullcontext(), env.suppress_guards() if env else nullcontext():
+        value = node.target(*args, **kwargs)
+    return pytree.tree_leaves(value)[index]
 
 
 def is_python_op(op: OpOverload) -> bool:
