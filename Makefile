@@ -49,8 +49,29 @@ define run_ctest
 	ctest --preset $(1) --parallel $(JOBS)
 endef
 
+FUZZ_LIMITS := -max_len=4096 -timeout=30 -rss_limit_mb=2048 -malloc_limit_mb=1024
+
+build/fuzz/build.ninja: CMakePresets.json | setup
+	cxx=$$(bash tools/clang.sh) && cmake --preset fuzz -DCMAKE_CXX_COMPILER=$$cxx
+	@touch $@
+
+# What earlier runs learned stays in build/fuzz/corpus; an input that fails is left in build/fuzz.
+build/fuzz/corpus: setup build/fuzz/build.ninja FORCE
+	cmake --build --preset fuzz --parallel $(JOBS)
+	@mkdir -p $@
+	build/fuzz/tests/fuzz/dynaflow_fuzz_seeds build/fuzz/seeds tests/cases/*.case
+
+.PHONY: FORCE
+FORCE:
+
+define run_fuzz
+	UBSAN_OPTIONS=print_stacktrace=1 build/fuzz/tests/fuzz/dynaflow_fuzz $(FUZZ_LIMITS) $(1) \
+	  -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=0 \
+	  build/fuzz/corpus build/fuzz/seeds tests/cases
+endef
+
 .PHONY: test
-test: test-cpp asan tsan test-python ## all tests: C++, sanitizers, Python, distributed, lint
+test: test-cpp asan tsan fuzz test-python ## all tests: C++, sanitizers, Python, distributed, lint
 
 .PHONY: test-cpp
 test-cpp: setup build/dev/build.ninja ## C++ tests with debug checks
@@ -68,13 +89,22 @@ tsan: setup build/tsan/build.ninja ## C++ tests under ThreadSanitizer
 test-python: build ## Python, distributed and lint tests
 	python -m pytest -m "not slow and not gpu" tests
 
+.PHONY: fuzz
+fuzz: build/fuzz/corpus ## random texts for the readers, for a minute; needs clang
+	$(call run_fuzz,-max_total_time=60)
+
+.PHONY: fuzz-coverage
+fuzz-coverage: build/fuzz/corpus ## how much of the readers the fuzzer has reached so far
+	bash tools/fuzz_coverage.sh
+
 .PHONY: gpu
 gpu: build ## tests that need a CUDA device
 	python -m pytest -m gpu tests
 
 .PHONY: soak
-soak: build ## tests that take minutes
+soak: build build/fuzz/corpus ## tests that take minutes, and a million random texts
 	python -m pytest -m slow tests
+	$(call run_fuzz,-runs=1000000)
 
 .PHONY: check-2.11
 check-2.11: setup ## compile the adapter against PyTorch 2.11 (downloads its wheel)

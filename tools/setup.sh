@@ -31,10 +31,12 @@ has_command() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
 # The Debian packages that are missing, by what they give.
 missing_packages() {
   has_command make || echo make
-  if ! has_command "${CXX:-g++}"; then echo g++ libfmt-dev doctest-dev
+  if ! has_command "${CXX:-g++}"; then echo g++ libfmt-dev doctest-dev libcli11-dev nlohmann-json3-dev
   else
     has_header fmt/format.h || echo libfmt-dev
     has_header doctest/doctest.h || echo doctest-dev
+    has_header CLI/CLI.hpp || echo libcli11-dev
+    has_header nlohmann/json.hpp || echo nlohmann-json3-dev
   fi
   has_command ip && has_command tc || echo iproute2
   has_command unshare || echo util-linux

@@ -34,13 +34,17 @@ class ParseError : public Error {
   ParseError(int line, int column, const std::string& message)
       : Error("ParseError", formatted("line {}, column {}: {}", line, column, message)),
         line_(line),
-        column_(column) {}
+        column_(column),
+        reason_(message) {}
   int line() const { return line_; }
   int column() const { return column_; }
+  /// What is wrong, without the position.
+  const std::string& reason() const { return reason_; }
 
  private:
   int line_;
   int column_;
+  std::string reason_;
 };
 
 /// A graph that contradicts itself (undefined value, wrong arity, impossible size).

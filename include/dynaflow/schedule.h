@@ -14,6 +14,8 @@ namespace dynaflow {
 
 using RunId = int32_t;  // index in Schedule::runs: the order of issue
 
+inline constexpr int kMaxParts = 1024;  // of a batch
+
 /// How the rows of the batch are cut into parts. Evaluated in every run.
 struct CutRule {
   enum class Kind : uint8_t { kEven, kFractions, kSizes };

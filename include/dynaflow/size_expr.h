@@ -16,6 +16,8 @@ namespace dynaflow {
 
 /// An integer expression over symbols, kept as a polynomial whose atoms are symbols or floordiv, mod, max and
 /// min of expressions. Equal polynomials compare equal. Immutable value; copies share what they hold.
+/// Arithmetic throws GraphError on overflow of 64 bits, and when the result would have more than 2048 symbols
+/// and terms or be nested deeper than 24: a product can be exponentially longer than its factors.
 class SizeExpr {
  public:
   SizeExpr(int64_t value = 0);  // NOLINT(google-explicit-constructor): sizes are mostly constants
@@ -71,9 +73,12 @@ class SizeExpr {
   struct Shared {
     std::vector<Term> terms;
     size_t hash = 0;
+    int64_t weight = 0;  // terms and atoms in it
+    int depth = 0;       // of atoms in atoms
   };
   using SharedPtr = std::shared_ptr<const Shared>;
   static const SharedPtr& no_terms();
+  static Shared measured(std::vector<Term> terms);
   int64_t constant_ = 0;
   SharedPtr shared_;
 };

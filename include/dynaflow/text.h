@@ -35,6 +35,7 @@ struct Value {
   static Value identifier(std::string name);
   static Value list(std::vector<Value> items);
   static Value call(std::string name, std::vector<Value> items);
+  static Value infix(std::string op, Value left, Value right);
 
   bool operator==(const Value& other) const;
 
@@ -58,6 +59,7 @@ struct Line {
   std::vector<Value> args;
   std::vector<Attr> attrs;
   int line = 0;
+  int column = 1;
 
   bool operator==(const Line& other) const;
   /// The attribute's value, or nullptr when the line has none of that name.
@@ -88,7 +90,8 @@ struct Document {
   const Section& at(std::string_view name) const;
 };
 
-/// Reads a document. Throws ParseError; nesting is limited to 64 levels, so no input can exhaust the stack.
+/// Reads a document. Throws ParseError; nesting is limited to 64 levels and an expression to 4096 operators
+/// in a row, so no input can exhaust the stack.
 Document parse(std::string_view source);
 
 /// parse(print(d)) == d.
@@ -96,5 +99,8 @@ std::string print(const Document& document);
 std::string print(const Section& section);
 std::string print(const Line& line);
 std::string print(const Value& value);
+
+/// At most `bytes` bytes of a text for a message, with "..." where more follows; no UTF-8 character is cut.
+std::string clipped(std::string_view text, size_t bytes);
 
 }  // namespace dynaflow::text

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <cmath>
@@ -9,7 +10,9 @@ namespace dynaflow::text {
 
 namespace {
 
-constexpr int kMaxDepth = 64;
+constexpr size_t kShown = 12;     // bytes of what was found, in a message
+constexpr int kMaxDepth = 64;     // of brackets
+constexpr int kMaxHeight = 4096;  // of the tree: each operator of a chain adds one
 
 bool is_name_start(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 bool is_name_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.'; }
@@ -22,11 +25,14 @@ class LineReader {
   Line read_line() {
     Line result;
     result.line = line_;
+    skip_space();
+    result.column = column();
     if (peek() == '%') read_results(result.results);
     result.kind = name("an operation");
     if (peek() == '(') result.args = items('(', ')');
     if (peek() == '{') read_attrs(result.attrs);
-    if (peek() != '\0') fail("the end of the line");
+    skip_space();
+    if (at_ != source_.size()) fail("the end of the line");
     return result;
   }
 
@@ -40,6 +46,13 @@ class LineReader {
   }
 
  private:
+  struct Operator {
+    std::string name;
+    int column;
+    int left_height;
+  };
+
+  int column() const { return static_cast<int>(at_) + 1; }
   char peek() {
     skip_space();
     return at_ < source_.size() ? source_[at_] : '\0';
@@ -53,9 +66,9 @@ class LineReader {
   }
   [[noreturn]] void fail(const std::string& expected) {
     skip_space();
-    const std::string found = at_ < source_.size() ? formatted("'{}'", source_.substr(at_, 12))
-                                                   : std::string("the end of the line");
-    throw ParseError(line_, static_cast<int>(at_) + 1, formatted("expected {}, found {}", expected, found));
+    const std::string found = at_ < source_.size() ? formatted("'{}'", clipped(source_.substr(at_), kShown))
+                                                   : "the end of the line";
+    throw ParseError(line_, column(), formatted("found {}; expected {}", found, expected));
   }
 
   void read_results(std::vector<std::string>& results) {
@@ -87,12 +100,15 @@ class LineReader {
 
   std::vector<Value> items(char open, char close) {
     std::vector<Value> result;
+    int highest = 0;
     expect(open);
     while (peek() != close) {
       if (!result.empty()) expect(',');
       result.push_back(value());
+      highest = std::max(highest, height_);
     }
     expect(close);
+    height_ = highest + 1;
     return result;
   }
 
@@ -100,9 +116,9 @@ class LineReader {
     if (++depth_ > kMaxDepth) fail(formatted("at most {} levels of nesting", kMaxDepth));
     Value left = product();
     for (char c = peek(); c == '+' || c == '-'; c = peek()) {
-      const int column = static_cast<int>(at_) + 1;
+      const Operator op{std::string(1, c), column(), height_};
       ++at_;
-      left = at_column(Value::call(std::string(1, c), {std::move(left), product()}), column);
+      left = infix(op, std::move(left), product());
     }
     --depth_;
     return left;
@@ -111,11 +127,18 @@ class LineReader {
   Value product() {
     Value left = primary();
     for (std::string op = product_operator(); !op.empty(); op = product_operator()) {
-      const int column = static_cast<int>(at_) + 1;
+      const Operator read{op, column(), height_};
       at_ += op.size();
-      left = at_column(Value::call(op, {std::move(left), primary()}), column);
+      left = infix(read, std::move(left), primary());
     }
     return left;
+  }
+
+  /// `left op right`; right was read last.
+  Value infix(const Operator& op, Value left, Value right) {
+    height_ = std::max(op.left_height, height_) + 1;
+    if (height_ > kMaxHeight) fail(formatted("at most {} operators in a row", kMaxHeight));
+    return at_column(Value::infix(op.name, std::move(left), std::move(right)), op.column);
   }
 
   std::string product_operator() {
@@ -134,7 +157,8 @@ class LineReader {
 
   Value primary() {
     const char c = peek();
-    const int column = static_cast<int>(at_) + 1;
+    const int column = this->column();
+    height_ = 0;
     if (c == '[') return at_column(Value::list(items('[', ']')), column);
     if (c == '"') return at_column(Value::string(quoted()), column);
     if (c == '(') {
@@ -209,10 +233,10 @@ class LineReader {
     const char c = at_ < source_.size() ? source_[at_] : '\0';
     if (c == 'n') return '\n';
     if (c == '"' || c == '\\') return c;
-    int code = 0;
+    unsigned char code = 0;  // unsigned: no sign is read
+    const char* digits = source_.data() + at_ + 1;
     if (c != 'x' || at_ + 2 >= source_.size() ||
-        std::from_chars(source_.data() + at_ + 1, source_.data() + at_ + 3, code, 16).ptr !=
-            source_.data() + at_ + 3)
+        std::from_chars(digits, digits + 2, code, 16).ptr != digits + 2)
       fail("one of the escapes \\n \\\" \\\\ \\xHH");
     at_ += 2;
     return static_cast<char>(code);
@@ -222,6 +246,7 @@ class LineReader {
   int line_;
   size_t at_ = 0;
   int depth_ = 0;
+  int height_ = 0;  // of the value read last
 };
 
 /// The line without its comment; '#' inside a string does not begin one.
@@ -244,10 +269,11 @@ std::string_view strip_comment(std::string_view line) {
 Section read_section_start(std::string_view line, int number) {
   Section section;
   section.line = number;
+  section.header.line = number;
   section.name = LineReader(line, number).name("a section's name");
   if (section.name.size() >= line.size() || line[section.name.size()] != ':')
     throw ParseError(number, static_cast<int>(section.name.size()) + 1,
-                     "expected ':' after the section's name");
+                     "no ':' after the section's name; expected 'name:' or an indented line");
   const size_t rest = section.name.size() + 1;
   if (line.find_first_not_of(" \t", rest) == std::string_view::npos) return section;
   // Blanks in place of the name keep the columns of errors true.
@@ -276,7 +302,7 @@ Document parse(std::string_view source) {
     if (!document.sections.empty()) document.sections.back().raw.append(whole).append("\n");
     if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
     if (document.sections.empty())
-      throw ParseError(number, 1, "expected a section, 'name:', before this line");
+      throw ParseError(number, 1, "a line outside of any section; expected 'name:' above it");
     document.sections.back().lines.push_back(LineReader(line, number).read_line());
   }
   return document;

@@ -65,6 +65,12 @@ std::string print_infix(const Value& value) {
 
 }  // namespace
 
+std::string clipped(std::string_view text, size_t bytes) {
+  if (text.size() <= bytes) return std::string(text);
+  while (bytes > 0 && (static_cast<unsigned char>(text[bytes]) & 0xc0) == 0x80) --bytes;
+  return std::string(text.substr(0, bytes)) + "...";
+}
+
 std::string print(const Value& value) {
   switch (value.kind) {
     case Value::Kind::kNone:

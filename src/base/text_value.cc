@@ -3,6 +3,7 @@
 namespace dynaflow::text {
 
 namespace {
+constexpr size_t kShown = 60;  // bytes of a value in a message
 Value make(Value::Kind kind) {
   Value value;
   value.kind = kind;
@@ -43,6 +44,13 @@ Value Value::call(std::string name, std::vector<Value> items) {
   result.items = std::move(items);
   return result;
 }
+Value Value::infix(std::string op, Value left, Value right) {
+  std::vector<Value> items;  // an initialiser list would copy the operands, which may be long chains
+  items.reserve(2);
+  items.push_back(std::move(left));
+  items.push_back(std::move(right));
+  return call(std::move(op), std::move(items));
+}
 
 bool Value::operator==(const Value& other) const {
   const bool same_real = real == other.real || (real != real && other.real != other.real);
@@ -51,7 +59,8 @@ bool Value::operator==(const Value& other) const {
 }
 
 void Value::fail(const std::string& expected) const {
-  throw ParseError(line, column, formatted("expected {}, found '{}'", expected, print(*this)));
+  throw ParseError(line, column,
+                   formatted("found '{}'; expected {}", clipped(print(*this), kShown), expected));
 }
 bool Value::as_bool() const {
   if (kind != Kind::kBool) fail("true or false");
@@ -93,10 +102,11 @@ const Value* Line::find(std::string_view key) const {
 }
 const Value& Line::at(std::string_view key) const {
   const Value* value = find(key);
-  if (value == nullptr) fail(formatted("'{}' needs the attribute '{}'", kind, key));
+  if (value == nullptr)
+    fail(formatted("{} needs the attribute '{}'", kind.empty() ? "the section" : "'" + kind + "'", key));
   return *value;
 }
-void Line::fail(const std::string& message) const { throw ParseError(line, 1, message); }
+void Line::fail(const std::string& message) const { throw ParseError(line, column, message); }
 
 bool Section::operator==(const Section& other) const {
   return name == other.name && header == other.header && lines == other.lines;

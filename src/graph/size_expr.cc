@@ -71,10 +71,21 @@ int64_t apply(AtomKind kind, int64_t a, int64_t b) {
   throw InternalError("a symbol has no operands");
 }
 
+bool term_before(const Term& a, const Term& b) { return compare_atoms(a.atoms, b.atoms) < 0; }
+bool atom_before(const AtomPtr& a, const AtomPtr& b) { return compare(a, b) < 0; }
+
+/// Appends a sorted list to a sorted one. A merge, so that long sums are read in no more than quadratic time.
+template <typename T>
+std::vector<T> merged(std::vector<T> a, const std::vector<T>& b, bool (*before)(const T&, const T&)) {
+  const auto middle = a.insert(a.end(), b.begin(), b.end());
+  std::inplace_merge(a.begin(), middle, a.end(), before);
+  return a;
+}
+
 /// Sorts, merges terms with equal atoms and drops zeros.
 std::vector<Term> normalize(std::vector<Term> terms) {
-  std::sort(terms.begin(), terms.end(),
-            [](const Term& a, const Term& b) { return compare_atoms(a.atoms, b.atoms) < 0; });
+  if (!std::is_sorted(terms.begin(), terms.end(), term_before))
+    std::sort(terms.begin(), terms.end(), term_before);
   std::vector<Term> result;
   for (Term& term : terms) {
     if (!result.empty() && compare_atoms(result.back().atoms, term.atoms) == 0) {
@@ -108,6 +119,10 @@ size_t hash_of(const std::vector<Term>& terms) {
   return hash;
 }
 
+// Every expression within these limits prints as a text that can be read again.
+constexpr int64_t kMaxWeight = 2048;
+constexpr int kMaxDepth = 24;
+
 constexpr std::pair<AtomKind, const char*> kAtomNames[] = {
     {AtomKind::kFloorDiv, "//"}, {AtomKind::kMod, "%"}, {AtomKind::kMax, "max"}, {AtomKind::kMin, "min"}};
 
@@ -124,9 +139,16 @@ text::Value term_to_text(const Term& term) {
   if (term.coefficient != 1) product = text::Value::integral(term.coefficient);
   for (const AtomPtr& atom : term.atoms) {
     text::Value factor = atom_to_text(*atom);
-    product = product ? text::Value::call("*", {std::move(*product), std::move(factor)}) : std::move(factor);
+    product = product ? text::Value::infix("*", std::move(*product), std::move(factor)) : std::move(factor);
   }
   return *product;
+}
+
+std::optional<int64_t> fold(AtomKind kind, const SizeExpr& a, const SizeExpr& b) {
+  const auto x = a.constant();
+  const auto y = b.constant();
+  if (!x || !y || ((kind == AtomKind::kFloorDiv || kind == AtomKind::kMod) && *y == 0)) return std::nullopt;
+  return apply(kind, *x, *y);
 }
 
 }  // namespace
@@ -139,9 +161,25 @@ const SizeExpr::SharedPtr& SizeExpr::no_terms() {
 SizeExpr::SizeExpr(int64_t value) : constant_(value), shared_(no_terms()) {}
 SizeExpr::SizeExpr(int64_t constant, std::vector<Term> terms) : constant_(constant), shared_(no_terms()) {
   terms = normalize(std::move(terms));
-  if (terms.empty()) return;
-  const size_t hash = hash_of(terms);
-  shared_ = std::make_shared<const Shared>(Shared{std::move(terms), hash});
+  if (!terms.empty()) shared_ = std::make_shared<const Shared>(measured(std::move(terms)));
+}
+SizeExpr::Shared SizeExpr::measured(std::vector<Term> terms) {
+  Shared shared;
+  for (const Term& term : terms) {
+    shared.weight += 1 + static_cast<int64_t>(term.atoms.size());
+    for (const AtomPtr& atom : term.atoms)
+      for (const SizeExpr& operand : atom->operands) {
+        shared.weight += 1 + operand.shared_->weight;
+        shared.depth = std::max(shared.depth, 1 + operand.shared_->depth);
+      }
+  }
+  if (shared.weight > kMaxWeight || shared.depth > kMaxDepth)
+    throw GraphError(
+        formatted("a size of {} symbols and terms, {} levels deep; at most {} and {} are possible",
+                  shared.weight, shared.depth, kMaxWeight, kMaxDepth));
+  shared.hash = hash_of(terms);
+  shared.terms = std::move(terms);
+  return shared;
 }
 SizeExpr SizeExpr::from_atom(AtomPtr atom) { return {0, {{1, {std::move(atom)}}}}; }
 
@@ -150,15 +188,6 @@ SizeExpr SizeExpr::symbol(std::string name) {
   atom->name = std::move(name);
   return from_atom(std::move(atom));
 }
-
-namespace {
-std::optional<int64_t> fold(AtomKind kind, const SizeExpr& a, const SizeExpr& b) {
-  const auto x = a.constant();
-  const auto y = b.constant();
-  if (!x || !y || ((kind == AtomKind::kFloorDiv || kind == AtomKind::kMod) && *y == 0)) return std::nullopt;
-  return apply(kind, *x, *y);
-}
-}  // namespace
 
 SizeExpr SizeExpr::floordiv(const SizeExpr& a, const SizeExpr& b) {
   if (const auto value = fold(AtomKind::kFloorDiv, a, b)) return *value;
@@ -188,25 +217,20 @@ SizeExpr operator+(const SizeExpr& a, const SizeExpr& b) {
     sum.constant_ = constant;
     return sum;
   }
-  std::vector<Term> terms = a.terms();
-  terms.insert(terms.end(), b.terms().begin(), b.terms().end());
-  return {constant, std::move(terms)};
+  return {constant, merged(a.terms(), b.terms(), term_before)};
 }
 SizeExpr operator-(const SizeExpr& a, const SizeExpr& b) { return a + b * SizeExpr(-1); }
 SizeExpr operator*(const SizeExpr& a, const SizeExpr& b) {
+  // Like terms may merge, so more are let pass here than a result may have.
+  if (a.terms().size() * b.terms().size() > 4 * static_cast<size_t>(kMaxWeight))
+    throw GraphError("a product of sizes has too many terms");
   std::vector<Term> terms;
   const auto add = [&](int64_t x, int64_t y, const std::vector<AtomPtr>& atoms) {
     if (x != 0 && y != 0) terms.push_back({checked_mul(x, y), atoms});
   };
   for (const Term& x : a.terms()) {
     add(x.coefficient, b.constant_, x.atoms);
-    for (const Term& y : b.terms()) {
-      std::vector<AtomPtr> atoms = x.atoms;
-      atoms.insert(atoms.end(), y.atoms.begin(), y.atoms.end());
-      std::sort(atoms.begin(), atoms.end(),
-                [](const AtomPtr& p, const AtomPtr& q) { return compare(p, q) < 0; });
-      add(x.coefficient, y.coefficient, atoms);
-    }
+    for (const Term& y : b.terms()) add(x.coefficient, y.coefficient, merged(x.atoms, y.atoms, atom_before));
   }
   for (const Term& y : b.terms()) add(a.constant_, y.coefficient, y.atoms);
   return {checked_mul(a.constant_, b.constant_), std::move(terms)};
@@ -346,7 +370,7 @@ text::Value SizeExpr::to_text() const {
   const auto append = [&](int64_t coefficient, const auto& to_value) {
     const bool negative = sum && coefficient < 0 && coefficient != INT64_MIN;
     text::Value next = to_value(negative ? -coefficient : coefficient);
-    sum = sum ? text::Value::call(negative ? "-" : "+", {std::move(*sum), std::move(next)}) : std::move(next);
+    sum = sum ? text::Value::infix(negative ? "-" : "+", std::move(*sum), std::move(next)) : std::move(next);
   };
   for (const Term& term : terms())
     append(term.coefficient, [&](int64_t by) { return term_to_text({by, term.atoms}); });

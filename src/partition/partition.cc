@@ -180,7 +180,8 @@ SplitForm read_form(const text::Value& value) {
   value.fail("whole, split or merged");
 }
 
-Segment read_segment(const text::Line& line, const std::map<std::string_view, OpId>& by_name) {
+/// `above`: how many segments come before it.
+Segment read_segment(const text::Line& line, const std::map<std::string_view, OpId>& by_name, size_t above) {
   if (line.kind != "segment" || line.args.size() != 2) line.fail("expected segment(\"name\", [\"op\", ...])");
   Segment segment;
   segment.name = line.args[0].as_string();
@@ -192,8 +193,11 @@ Segment read_segment(const text::Line& line, const std::map<std::string_view, Op
   segment.form = read_form(line.at("form"));
   if (const text::Value* tags = line.find("tags"))
     for (const text::Value& tag : tags->as_list()) segment.tags.push_back(tag.as_string());
-  for (const text::Value& input : line.at("inputs").as_list())
-    segment.inputs.push_back(static_cast<SegmentId>(input.as_int()));
+  for (const text::Value& input : line.at("inputs").as_list()) {
+    const int64_t id = input.as_int();
+    if (id < 0 || id >= static_cast<int64_t>(above)) input.fail("the number of a segment above");
+    segment.inputs.push_back(static_cast<SegmentId>(id));
+  }
   if (const text::Value* reason = line.find("reason")) segment.reason = reason->as_string();
   return segment;
 }
@@ -236,12 +240,8 @@ PartitionPtr partition_from_text(const text::Section& section, GraphPtr graph) {
   auto result = std::make_shared<Partition>();
   std::map<std::string_view, OpId> by_name;
   for (OpId id = 0; id < static_cast<OpId>(graph->ops.size()); ++id) by_name[graph->ops[id].name] = id;
-  for (const text::Line& line : section.lines) {
-    result->segments.push_back(read_segment(line, by_name));
-    for (SegmentId input : result->segments.back().inputs)
-      if (input < 0 || input + 1 >= static_cast<SegmentId>(result->segments.size()))
-        line.fail("a segment's inputs are segments above it");
-  }
+  for (const text::Line& line : section.lines)
+    result->segments.push_back(read_segment(line, by_name, result->segments.size()));
   result->split = analyze_split(*graph);
   result->graph = std::move(graph);
   return result;

@@ -15,6 +15,16 @@ std::vector<std::string> plan_symbols(const Plan& plan) {
   return names;
 }
 
+/// Where `bytes` end that begin at the first aligned place from `offset` on; sets offset to that place.
+int64_t place(int64_t& offset, int64_t bytes) {
+  int64_t end = 0;
+  bool bad = bytes < 0 || __builtin_add_overflow(offset, kAlignment - 1, &offset);
+  offset = offset / kAlignment * kAlignment;
+  bad = bad || __builtin_add_overflow(offset, bytes, &end);
+  if (bad) throw PlanError(formatted("a buffer of {} bytes cannot be placed at byte {}", bytes, offset));
+  return end;
+}
+
 }  // namespace
 
 std::vector<BufferId> bottom_up(const std::vector<Buffer>& buffers) {
@@ -68,13 +78,13 @@ bool Binder::bind(const std::vector<int64_t>& graph_symbols, Binding& binding) c
     const auto at = static_cast<size_t>(id);
     int64_t offset = 0;
     for (BufferId under : plan_->buffers[at].above) {
+      // No overflow: place() has computed this sum.
       const int64_t bytes = binding.registers[static_cast<size_t>(buffer_bytes_[static_cast<size_t>(under)])];
       offset = std::max(offset, binding.buffer_offsets[static_cast<size_t>(under)] + bytes);
     }
-    offset = (offset + kAlignment - 1) / kAlignment * kAlignment;
+    const int64_t end = place(offset, binding.registers[static_cast<size_t>(buffer_bytes_[at])]);
     binding.buffer_offsets[at] = offset;
-    const int64_t bytes = binding.registers[static_cast<size_t>(buffer_bytes_[at])];
-    binding.arena_bytes = std::max(binding.arena_bytes, offset + bytes);
+    binding.arena_bytes = std::max(binding.arena_bytes, end);
   }
   binding.valid = true;
   return true;

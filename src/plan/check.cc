@@ -67,6 +67,10 @@ class PlanChecker {
   }
 
   void check_code() const {
+    size_t instructions = 0;
+    for (const Stream& stream : plan_.streams) instructions += stream.code.size();
+    if (plan_.events < 0 || static_cast<size_t>(plan_.events) > instructions)
+      fail(formatted("the plan has {} events and {} instructions", plan_.events, instructions));
     std::vector<int> launched(plan_.runs.size(), 0);
     std::set<EventId> recorded;
     for (size_t stream = 0; stream < plan_.streams.size(); ++stream) {

@@ -5,8 +5,7 @@
 namespace dynaflow {
 
 StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue, Plan& plan)
-    : schedule_(schedule),
-      partition_(*schedule.partition),
+    : partition_(*schedule.partition),
       graph_(*schedule.partition->graph),
       issue_(issue),
       plan_(plan),

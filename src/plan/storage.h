@@ -56,7 +56,6 @@ class StoragePlanner {
   void describe(Slot& slot, const Storage& storage) const;
   bool reduces_in_place(const Op& op) const;
 
-  const Schedule& schedule_;
   const Partition& partition_;
   const Graph& graph_;
   const Issue& issue_;

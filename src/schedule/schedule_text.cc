@@ -102,6 +102,24 @@ text::Value cut_to_text(const CutRule& rule) {
   return text::Value::call("sizes", std::move(items));
 }
 
+namespace {
+
+/// What cut() relies on.
+void check_numbers(const CutRule& rule, const text::Value& value) {
+  if (rule.parts < 1 || rule.parts > kMaxParts || rule.min_rows < 0)
+    value.fail(formatted("1 to {} parts, and no negative minimum", kMaxParts));
+  const size_t given = rule.kind == CutRule::Kind::kSizes ? rule.sizes.size() : rule.fractions.size();
+  if (rule.kind != CutRule::Kind::kEven && given != static_cast<size_t>(rule.parts))
+    value.fail("one number for each part");
+  int64_t rows = 0;
+  for (const int64_t size : rule.sizes)
+    if (size < 0 || __builtin_add_overflow(rows, size, &rows)) value.fail("sizes of which none is negative");
+  for (const double fraction : rule.fractions)
+    if (!(fraction > 0 && fraction <= 1)) value.fail("fractions above 0 and at most 1");
+}
+
+}  // namespace
+
 CutRule cut_from_text(const text::Value& value) {
   CutRule rule;
   const bool even = value.name == "even" && value.items.size() == 2;
@@ -111,7 +129,6 @@ CutRule cut_from_text(const text::Value& value) {
     value.fail("even(parts, min), fractions(parts, min, [...]) or sizes(...)");
   rule.parts = small_int(value.items[0]);
   rule.min_rows = value.items[1].as_int();
-  if (rule.parts < 1 || rule.min_rows < 0) value.fail("at least one part, and no negative minimum");
   if (sizes) {
     rule.kind = CutRule::Kind::kSizes;
     for (const text::Value& item : value.items[2].as_list()) rule.sizes.push_back(item.as_int());
@@ -120,8 +137,7 @@ CutRule cut_from_text(const text::Value& value) {
     rule.kind = CutRule::Kind::kFractions;
     for (const text::Value& item : value.items[2].as_list()) rule.fractions.push_back(item.as_float());
   }
-  const size_t given = sizes ? rule.sizes.size() : rule.fractions.size();
-  if (!even && given != static_cast<size_t>(rule.parts)) value.fail("one number for each part");
+  check_numbers(rule, value);
   return rule;
 }
 

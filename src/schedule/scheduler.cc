@@ -89,6 +89,8 @@ int Scheduler::split(std::vector<int64_t> sizes) {
 
 int Scheduler::set_cut(CutRule rule) {
   if (started_) throw ScheduleError("split() comes before the first execute()");
+  if (rule.parts > kMaxParts)
+    throw ScheduleError(formatted("split() into {} parts; at most {} are possible", rule.parts, kMaxParts));
   const Graph& graph = *partition_->graph;
   const Symbol* symbol = graph.find_symbol(graph.batch_symbol);
   if (symbol == nullptr) return parts();
@@ -101,8 +103,9 @@ int Scheduler::set_cut(CutRule rule) {
   } else {
     const int feasible = feasible_parts(rule, value);
     if (feasible > 1) record(schedule_->guards, {Guard::Op::kLess, rows, feasible * rule.min_rows, false});
-    if (feasible < rule.parts)
-      record(schedule_->guards, {Guard::Op::kLess, rows, (feasible + 1) * rule.min_rows, true});
+    int64_t next = 0;  // where one more part is possible; no batch is that large when it overflows
+    if (feasible < rule.parts && !__builtin_mul_overflow(int64_t{feasible} + 1, rule.min_rows, &next))
+      record(schedule_->guards, {Guard::Op::kLess, rows, next, true});
     rule.parts = feasible;
     if (!rule.fractions.empty()) rule.fractions.resize(static_cast<size_t>(feasible));
   }

@@ -10,11 +10,17 @@ struct NanoFlowOptions {
   int64_t min_tokens = 512;       // smaller batches run unsplit: their kernels are bound by weights, not rows
 };
 
+int small_count(const text::Value& value) {
+  const int64_t count = value.as_int();
+  if (count < 1 || count > kMaxParts) value.fail(formatted("1 to {} parts", kMaxParts));
+  return static_cast<int>(count);
+}
+
 NanoFlowOptions read_options(const StrategyOptions& options) {
   check_options("nanoflow", options, {"fractions", "min_tokens", "parts"});
   NanoFlowOptions result;
   if (const auto found = options.find("parts"); found != options.end())
-    result.parts = static_cast<int>(found->second.as_int());
+    result.parts = small_count(found->second);
   if (const auto found = options.find("min_tokens"); found != options.end())
     result.min_tokens = found->second.as_int();
   if (const auto found = options.find("fractions"); found != options.end())

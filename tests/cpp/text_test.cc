@@ -90,11 +90,12 @@ TEST_CASE("an error gives the line, the column and what was expected") {
     }
     return "no error";
   };
-  CHECK(message("graph:\n  %a = (1)") == "ParseError: line 2, column 8: expected an operation, found '(1)'");
-  CHECK(message("graph:\n  k(1") == "ParseError: line 2, column 6: expected ',', found the end of the line");
+  CHECK(message("graph:\n  %a = (1)") == "ParseError: line 2, column 8: found '(1)'; expected an operation");
+  CHECK(message("graph:\n  k(1") == "ParseError: line 2, column 6: found the end of the line; expected ','");
   CHECK(message("graph:\n  k(\"a)") ==
-        "ParseError: line 2, column 8: expected a closing '\"', found the end of the line");
-  CHECK(message("  k()") == "ParseError: line 1, column 1: expected a section, 'name:', before this line");
+        "ParseError: line 2, column 8: found the end of the line; expected a closing '\"'");
+  CHECK(message("  k()") ==
+        "ParseError: line 1, column 1: a line outside of any section; expected 'name:' above it");
   CHECK(message("g:\n  k(99999999999999999999)").find("a number of 64 bits") != std::string::npos);
 }
 

@@ -4,6 +4,8 @@ import contextlib
 import importlib
 import io
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,26 @@ def test_examples_run_and_print_what_the_page_shows(page):
             assert printed == text
             printed = ""
     assert ran > 1
+
+
+def test_the_commands_of_the_command_page_print_what_it_shows(tmp_path):
+    binary = ROOT / "build/release/cli/dynaflow"
+    (tmp_path / "build").mkdir()
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    printed, ran = "", 0
+    for language, text in blocks("docs/cli.md"):
+        if language == "sh":
+            commands = [shlex.split(line) for line in text.splitlines()]
+            assert all(command[0] == "dynaflow" for command in commands)
+            done = [
+                subprocess.run([binary, *command[1:]], cwd=tmp_path, capture_output=True, text=True)
+                for command in commands
+            ]
+            assert not any(one.returncode or one.stderr for one in done)
+            printed, ran = "".join(one.stdout for one in done), ran + 1
+        elif language == "text":
+            assert printed == text
+    assert ran == 3
 
 
 def test_the_text_forms_of_the_architecture_page_are_those_of_one_graph():

@@ -60,7 +60,7 @@ def check_events(tallies: dict[str, dict]) -> None:
     for kind in ("wait deleted", "wait moved", "record deleted", "record moved"):
         tally = tallies.get(kind, {"mutants": 0, "harmful": 0})
         assert tally["harmful"] == tally["mutants"], tally
-    for kind in ("free deleted", "free moved"):
+    for kind in ("free deleted", "free moved", "wait doubled"):
         assert tallies.get(kind, {"refused": 0})["refused"] == 0, tallies[kind]
 
 

@@ -39,6 +39,8 @@ class Maker {
       return list.begin() + static_cast<std::ptrdiff_t>(at + by);
     };
     add(name + " deleted", what, [&](Plan& plan) { code(plan).erase(offset(code(plan), 0)); });
+    if (own.kind == Kind::kWait)  // not a mistake: it is only redundant
+      add("wait doubled", what, [&](Plan& plan) { code(plan).insert(offset(code(plan), 1), own); });
     // A wait that comes later, a record or a free that comes earlier: past one launch.
     const bool later = own.kind == Kind::kWait;
     size_t target = at;

@@ -14,8 +14,8 @@ struct Mutant {
 };
 
 /// Every mutant of a plan of these kinds: a wait, record or free deleted or moved, two runs or two
-/// collectives of a stream swapped, an offset shifted, a lifetime shortened (a buffer no longer above
-/// another).
+/// collectives of a stream swapped, a wait doubled (which is right), an offset shifted, a lifetime shortened
+/// (a buffer no longer above another).
 std::vector<Mutant> make_mutants(const Plan& plan);
 
 }  // namespace dynaflow::test
