@@ -16,7 +16,7 @@ namespace dynaflow {
 
 /// An integer expression over symbols, kept as a polynomial whose atoms are symbols or floordiv, mod, max and
 /// min of expressions. Equal polynomials compare equal. Immutable value; copies share what they hold.
-/// Arithmetic throws GraphError on overflow of 64 bits, and when the result would have more than 2048 symbols
+/// Arithmetic throws GraphError on overflow of 64 bits, and when the result would have more than 512 symbols
 /// and terms or be nested deeper than 24: a product can be exponentially longer than its factors.
 class SizeExpr {
  public:

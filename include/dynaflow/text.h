@@ -90,7 +90,7 @@ struct Document {
   const Section& at(std::string_view name) const;
 };
 
-/// Reads a document. Throws ParseError; nesting is limited to 64 levels and an expression to 4096 operators
+/// Reads a document. Throws ParseError; nesting is limited to 64 levels and an expression to 1024 operators
 /// in a row, so no input can exhaust the stack.
 Document parse(std::string_view source);
 

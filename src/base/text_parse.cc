@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kShown = 12;     // bytes of what was found, in a message
 constexpr int kMaxDepth = 64;     // of brackets
-constexpr int kMaxHeight = 4096;  // of the tree: each operator of a chain adds one
+constexpr int kMaxHeight = 1024;  // of the tree: each operator of a chain adds one
 
 bool is_name_start(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 bool is_name_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.'; }

@@ -120,7 +120,7 @@ size_t hash_of(const std::vector<Term>& terms) {
 }
 
 // Every expression within these limits prints as a text that can be read again.
-constexpr int64_t kMaxWeight = 2048;
+constexpr int64_t kMaxWeight = 512;
 constexpr int kMaxDepth = 24;
 
 constexpr std::pair<AtomKind, const char*> kAtomNames[] = {

@@ -52,13 +52,13 @@ TEST_CASE("a chain of operators is as limited as nesting") {
   CHECK_THROWS_AS(
       text::parse("g:\n  k(" + repeated("(", 60) + "1" + repeated(repeated("+1", 100) + ")", 60) + ")"),
       ParseError);
-  const text::Document deep = text::parse("g:\n  k(1" + repeated("+1", 4000) + ")");
+  const text::Document deep = text::parse("g:\n  k(1" + repeated("+1", 1000) + ")");
   CHECK(text::parse(text::print(deep)) == deep);
 }
 
 TEST_CASE("a size cannot grow without limit, and what is allowed reads back") {
   CHECK_THROWS_AS(read_size("a" + repeated("//2", 30)), GraphError);
-  CHECK_THROWS_AS(read_size("a" + repeated("*a", 3000)), GraphError);
+  CHECK_THROWS_AS(read_size("a" + repeated("*a", 800)), GraphError);
   std::string sum = "a0";
   for (int i = 1; i < 40; ++i) sum += "+a" + std::to_string(i);
   CHECK_THROWS_AS(read_size("(" + sum + ")" + repeated("*(" + sum + ")", 8)), GraphError);
@@ -67,11 +67,11 @@ TEST_CASE("a size cannot grow without limit, and what is allowed reads back") {
   CHECK(read_size(nested.str()) == nested);
 }
 
-TEST_CASE("a sum of a thousand symbols reads back at once") {
+TEST_CASE("a sum of many symbols reads back at once") {
   std::string sum = "a0";
-  for (int i = 1; i < 1000; ++i) sum += " + a" + std::to_string(i);
+  for (int i = 1; i < 250; ++i) sum += " + a" + std::to_string(i);
   const SizeExpr size = read_size(sum);
-  CHECK(size.terms().size() == 1000);
+  CHECK(size.terms().size() == 250);
   CHECK(read_size(size.str()) == size);
 }
 
