@@ -57,3 +57,20 @@ TEST_CASE("the verifier catches every mutant that the oracle shows to misbehave,
                            "offset shifted", "lifetime shortened"})
     CHECK_MESSAGE(tallies[kind].harmful >= 50, kind);
 }
+
+TEST_CASE("a size that is a maximum of which one side is surely the greater is known") {
+  // logits[:, -k:] of a batch keep at least one row, as torch writes it.
+  const auto graph = std::make_shared<const Graph>(parse_graph(R"(graph: kept {batch=s, tokens=s}
+  %s = symbol() {min=2, hint=8}
+  %n = symbol() {min=2, hint=8}
+  %k = symbol() {min=0, max=0, hint=0}
+  %x = input(0, tensor(float32, [s, n + k, 4], [4*max(1, n + k), 4, 1]))
+  %a = aten.mm.default(%x, %x) {out=[tensor(float32, [s, n + k, 4], [4*max(1, n + k), 4, 1])], out_target="aten.mm.out"}
+  %b = aten.relu.default(%a) {out=[tensor(float32, [s, n + k, 4], [4*max(1, n + k), 4, 1])], out_target="aten.relu.out"}
+  output(%b)
+)"));
+  Scheduler s(partition(graph, {split_func({"relu"})}), "kept",
+              [](std::string_view) -> int64_t { return 8; });
+  s.run_sequentially();
+  CHECK(objection(lower(*s.finish())) == "");
+}

@@ -34,6 +34,32 @@ bool never_negative(const SizeExpr& expr) {
          });
 }
 
+SizeExpr simplified(const SizeExpr& expr);
+
+SizeExpr simplified(const SizeExpr::Atom& atom) {
+  using Kind = SizeExpr::AtomKind;
+  if (atom.kind == Kind::kSymbol) return SizeExpr::symbol(atom.name);
+  const SizeExpr a = simplified(atom.operands[0]);
+  const SizeExpr b = simplified(atom.operands[1]);
+  if (atom.kind == Kind::kFloorDiv) return SizeExpr::floordiv(a, b);
+  if (atom.kind == Kind::kMod) return SizeExpr::mod(a, b);
+  const bool greatest = atom.kind == Kind::kMax;
+  if (never_negative(a - b)) return greatest ? a : b;
+  if (never_negative(b - a)) return greatest ? b : a;
+  return greatest ? SizeExpr::max(a, b) : SizeExpr::min(a, b);
+}
+
+/// Without the maxima and minima of which one side is surely the greater.
+SizeExpr simplified(const SizeExpr& expr) {
+  SizeExpr result = expr.constant_term();
+  for (const SizeExpr::Term& term : expr.terms()) {
+    SizeExpr product = term.coefficient;
+    for (const SizeExpr::AtomPtr& atom : term.atoms) product = product * simplified(*atom);
+    result = result + product;
+  }
+  return result;
+}
+
 }  // namespace
 
 SizeExpr Geometry::on(const SizeExpr& expr, PartRange range) const {
@@ -125,7 +151,7 @@ SizeExpr Geometry::above_minimum(SizeExpr expr) const {
     const SizeExpr above = symbol.min == symbol.max ? SizeExpr(0) : SizeExpr::symbol(symbol.name);
     expr = expr.substitute(symbol.name, above + symbol.min);
   }
-  return expr;
+  return simplified(expr);
 }
 
 }  // namespace dynaflow
