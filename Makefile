@@ -71,7 +71,7 @@ define run_fuzz
 endef
 
 .PHONY: test
-test: test-cpp asan tsan fuzz test-python ## all tests: C++, sanitizers, Python, distributed, lint
+test: test-cpp asan tsan test-python ## all tests: C++, sanitizers, Python, distributed, lint
 
 .PHONY: test-cpp
 test-cpp: setup build/dev/build.ninja ## C++ tests with debug checks
