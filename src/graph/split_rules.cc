@@ -99,6 +99,11 @@ RuleResult accept(const RuleContext& context, const Layout& layout) {
   return {std::vector<Layout>(context.op().outputs.size(), layout), {}};
 }
 
+RuleResult without_rows_from(size_t first, RuleResult result) {
+  for (size_t i = first; i < result.layouts.size(); ++i) result.layouts[i] = {.kind = Layout::Kind::kMixed};
+  return result;
+}
+
 RuleTable::RuleTable() {
   for (auto* family : {pointwise_rules, shape_rules, split_shape_rules, matmul_rules, reduce_rules,
                        index_rules, collective_rules, image_rules})

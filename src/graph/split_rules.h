@@ -71,6 +71,9 @@ RuleResult refuse(std::string why);
 /// The same layout for every output.
 RuleResult accept(const RuleContext& context, const Layout& layout);
 
+/// The result with outputs from `first` on marked as rows of no part: nobody may read them.
+RuleResult without_rows_from(size_t first, RuleResult result);
+
 using Rule = std::function<RuleResult(const RuleContext&)>;
 
 /// What a rule looks after itself. Without these, an op with an argument that depends on the batch is

@@ -36,9 +36,7 @@ Rule batch_norm(size_t training) {
     std::vector<Operand> operands = {same(context, *input)};
     for (size_t at = 1; at < 5; ++at)
       if (const auto value = context.tensor(at)) operands.push_back({*value, {1}});
-    RuleResult result = combine(context, operands);
-    for (size_t i = 1; i < result.layouts.size(); ++i) result.layouts[i] = {.kind = Layout::Kind::kMixed};
-    return result;
+    return without_rows_from(1, combine(context, operands));
   };
 }
 

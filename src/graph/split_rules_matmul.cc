@@ -69,9 +69,7 @@ Rule attention(size_t dropout) {
       for (int& to : operand.to) to = to == 0 ? 0 : kLost;
       operands.push_back(std::move(operand));
     }
-    RuleResult result = combine(context, operands);
-    for (size_t i = 2; i < result.layouts.size(); ++i) result.layouts[i] = {.kind = Layout::Kind::kMixed};
-    return result;
+    return without_rows_from(2, combine(context, operands));
   };
 }
 

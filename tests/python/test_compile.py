@@ -17,11 +17,7 @@ import dynaflow as df
 from dynaflow import _loader
 from dynaflow.backend import dynaflow as backend
 
-
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,7 @@ BATCHES = (1, 2, 3, 4, 7, 12, 16)
 TIE = 1e-4
 
 
-@pytest.fixture(autouse=True)
-def inference():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.no_grad():
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("inference", "one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -25,11 +25,7 @@ import dynaflow as df
 from dynaflow import debug
 from dynaflow.bench.workload import build_model
 
-
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 @pytest.fixture(scope="module")

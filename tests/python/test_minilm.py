@@ -28,10 +28,7 @@ TOLERANCE = 1e-6
 PADDED = dict(padding=True, truncation=True, max_length=128, return_tensors="pt")
 
 
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 @pytest.fixture(scope="module")

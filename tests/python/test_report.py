@@ -7,11 +7,7 @@ from small_models import stack
 import dynaflow as df
 from dynaflow import debug
 
-
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 class Streams(df.Strategy):

@@ -5,11 +5,7 @@ from small_models import Mlp, stack
 import dynaflow as df
 from dynaflow import _core
 
-
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 @pytest.fixture(scope="module")
