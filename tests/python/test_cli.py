@@ -154,7 +154,7 @@ BAD = [
     ("graph: g\n  %s0 = symbol() {hint=x}\n", "2:24: found 'x'; expected an integer"),
     ("graph: g\n  output(%nothing)\n", "2:10: found '%nothing'; expected a value defined above"),
     ("graph: g\n  k(" + "(" * 100 + ")\n", "2:69: found '(((((((((((("),
-    ("graph: g\n  k(1" + "+1" * 9999 + ")\n", "; expected at most 4096 operators in a row"),
+    ("graph: g\n  k(1" + "+1" * 9999 + ")\n", "; expected at most 1024 operators in a row"),
     ("graph: g {batch=s7}\n", " GraphError: the batch symbol 's7' is not in the graph"),
     ("graph: g\nplan: plan() {cut=even(1, 1), events=0}\n", "2:7: 'plan' needs the attribute"),
 ]
