@@ -47,7 +47,7 @@ bool holds_plan(const File& file) {
 
 GraphPtr read_graph(const File& file) {
   return read_text(file, [](const std::string& text) {
-    return std::make_shared<const Graph>(apply_corrections(parse_graph(text)));
+    return std::make_shared<const Graph>(reinplace(apply_corrections(parse_graph(text))));
   });
 }
 

@@ -57,6 +57,9 @@ struct TensorMeta {
 };
 /// The strides of a dense row-major tensor of that shape.
 std::vector<SizeExpr> contiguous_strides(const std::vector<SizeExpr>& shape);
+/// How many elements a storage must have to hold a tensor from its first on: the product of the sizes, or
+/// more where its strides leave gaps.
+SizeExpr storage_elements(const TensorMeta& meta);
 
 /// Where a value comes from.
 enum class Origin : uint8_t {
@@ -117,9 +120,13 @@ struct Effects {
 
 /// One dispatcher call.
 struct Op {
-  std::string name;        // unique in the graph
-  std::string target;      // "aten.mm.default"
-  std::string out_target;  // "aten.mm.out" where a true out= overload exists, else empty
+  std::string name;            // unique in the graph
+  std::string target;          // "aten.mm.default"
+  std::string out_target;      // "aten.mm.out" where a true out= overload exists, else empty
+  std::string inplace_target;  // "aten.relu_.default" where the same call can change argument 0, else empty
+  // Of an op that changes an argument: "aten.relu.default", which computes what it writes from the same
+  // leading arguments. Empty where there is none.
+  std::string functional;
   OpKind kind = OpKind::kCompute;
   ArgList args;  // all of the schema's arguments, in its order, defaults included
   std::vector<ValueId> outputs;
@@ -166,6 +173,13 @@ std::string_view short_target(std::string_view target);
 /// (_unsafe_view, wait_tensor), and copies of a waited collective back into its source, which are the
 /// collective's result itself. Returns the corrected graph. The table is in src/graph/corrections.cc.
 Graph apply_corrections(Graph graph);
+
+/// Lets ops change bytes in place where a functional graph makes a copy only to keep old contents that nobody
+/// reads again: updates of the caller's tensors (KV caches), which functionalisation writes as a new tensor
+/// and a copy_ back at the end, and updates of a few rows of a tensor that dies there. The ops become their
+/// in-place or out= forms on the storage itself, scatters into slices of it become copies into views. Same
+/// results; a pure function.
+Graph reinplace(Graph graph);
 
 /// Throws GraphError when a use precedes its definition, an id is out of range, a name occurs twice or a size
 /// uses an unknown symbol.

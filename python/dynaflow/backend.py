@@ -12,6 +12,7 @@ from torch._guards import TracingContext
 from torch.fx import GraphModule
 
 from dynaflow.capture import capture
+from dynaflow.capture_in_place import static_inputs, trace_in_place, wants_in_place
 from dynaflow.errors import CaptureError
 from dynaflow.options import read_options
 from dynaflow.plans import CompiledGraph
@@ -51,33 +52,59 @@ def compile_graph(
     if _needs_gradients(gm, example_inputs):
         session.fall_back(GRADIENTS)
         return gm.forward
-    reason = _break_reason(gm)
-
-    def inference(aot: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
-        context = TracingContext.try_get()
-        metadata = None if context is None else context.fw_metadata
-        static = () if metadata is None else metadata.static_input_indices or ()
-        captured = capture(aot, static, session.graph_name(), session.options.skip_collectives)
-        log.info(
-            "captured %s: %d ops, batch %s",
-            captured.name,
-            captured.ops,
-            captured.batch.symbol or "static",
-        )
-        compiled = CompiledGraph(captured, aot, session, reason)
-        session.graphs.append(compiled)
-        return make_boxed_func(aot.forward) if session.capture_only else compiled
-
-    def training(aot: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
-        raise _GradientsNeededError
-
     try:
-        return aot_autograd(fw_compiler=training, inference_compiler=inference)(gm, example_inputs)
+        if wants_in_place(gm, example_inputs):
+            return _compile_in_place(gm, session)
+        return _compile_functional(gm, example_inputs, session)
     except _GradientsNeededError:
         session.fall_back(GRADIENTS)
     except CaptureError as error:
         session.fall_back(str(error))
     return gm.forward
+
+
+def _compile_functional(
+    gm: GraphModule, example_inputs: Sequence[Any], session: Session
+) -> Callable[..., Any]:
+    """By AOTAutograd, which makes the graph functional and takes subclasses of tensors apart."""
+
+    def inference(aot: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        context = TracingContext.try_get()
+        metadata = None if context is None else context.fw_metadata
+        static = () if metadata is None else metadata.static_input_indices or ()
+        compiled = _plans_of(aot, static, session, _break_reason(gm))
+        return make_boxed_func(aot.forward) if session.capture_only else compiled
+
+    def training(aot: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        raise _GradientsNeededError
+
+    return aot_autograd(
+        fw_compiler=training,
+        inference_compiler=inference,
+        keep_inference_input_mutations=True,
+    )(gm, example_inputs)
+
+
+def _compile_in_place(gm: GraphModule, session: Session) -> Callable[..., Any]:
+    """As the model wrote it, custom ops that change their arguments included."""
+    traced = trace_in_place(gm)
+    compiled = _plans_of(traced, static_inputs(gm), session, _break_reason(gm))
+    return gm.forward if session.capture_only else lambda *args: compiled(list(args))
+
+
+def _plans_of(
+    traced: GraphModule, static: Sequence[int], session: Session, break_reason: str
+) -> CompiledGraph:
+    captured = capture(traced, static, session.graph_name(), session.options.skip_collectives)
+    log.info(
+        "captured %s: %d ops, batch %s",
+        captured.name,
+        captured.ops,
+        captured.batch.symbol or "static",
+    )
+    compiled = CompiledGraph(captured, traced, session, break_reason)
+    session.graphs.append(compiled)
+    return compiled
 
 
 def _needs_gradients(gm: GraphModule, inputs: Sequence[Any]) -> bool:

@@ -213,6 +213,10 @@ class _Capture:
             attrs.append("host_sync=true")
         if known.out_target:
             attrs.append(f"out_target={quote(known.out_target)}")
+        if known.inplace_target:
+            attrs.append(f"inplace_target={quote(known.inplace_target)}")
+        if known.functional:
+            attrs.append(f"functional={quote(known.functional)}")
         self._line(node, names, metas, known.target, args, attrs)
 
     def _skipped(self, node: Node, collective: bool) -> bool:

@@ -51,9 +51,10 @@ def storage(value: Any) -> int | None:
 def alias_source(node: Node, index: int, result: torch.Tensor) -> Node | None:
     """The argument whose storage a result has: `reshape` and its like decide case by case."""
     known = facts(node.target)
-    if not known.returns_alias[min(index, len(known.returns_alias) - 1)]:
+    if not known.composite and not known.returns_alias[min(index, len(known.returns_alias) - 1)]:
         return None
-    shared = [i for i, argument in enumerate(known.arguments) if argument.shared]
+    # Composite ops may return what they are given whatever their schemas say, as dropout does.
+    shared = [i for i, arg in enumerate(known.arguments) if arg.shared or known.composite]
     leaves = pytree.tree_leaves([call_argument(node, i) for i in shared])
     sources = [leaf for leaf in leaves if isinstance(leaf, Node)]
 

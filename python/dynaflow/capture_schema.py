@@ -8,10 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tag
+from torch._C import DispatchKey
 from torch._ops import OpOverload
 from torch.fx import Node
 
 from dynaflow.errors import CaptureError
+
+# Arguments of ops that make a tensor from nothing; out= overloads find it in the tensor given.
+_FACTORY = frozenset(("dtype", "layout", "device", "pin_memory"))
 
 # Schemas give defaults of these types as integers.
 _LAYOUTS = {0: "strided", 1: "sparse_coo", 2: "sparse_csr", 3: "mkldnn"}
@@ -72,6 +76,8 @@ class OpFacts:
 
     target: str  # "aten.mm.default"
     out_target: str  # "aten.mm.out", or empty
+    inplace_target: str  # "aten.relu_.default": the same call changing argument 0, or empty
+    functional: str  # of "aten.relu_.default": "aten.relu.default", or empty
     arguments: tuple[Argument, ...]
     returns_alias: tuple[
         bool, ...
@@ -79,6 +85,7 @@ class OpFacts:
     random: bool
     host_sync: bool
     collective: bool
+    composite: bool  # made of other ops, which decide what its results share
 
 
 @functools.cache
@@ -88,11 +95,14 @@ def facts(op: OpOverload) -> OpFacts:
     return OpFacts(
         target=target_name(op),
         out_target=_out_target(op),
+        inplace_target=_inplace_target(op),
+        functional=_functional(op),
         arguments=tuple(_argument(arg) for arg in schema.arguments),
         returns_alias=tuple(ret.alias_info is not None for ret in schema.returns),
         random=Tag.nondeterministic_seeded in op.tags,
         host_sync=Tag.data_dependent_output in op.tags or Tag.dynamic_output_shape in op.tags,
         collective=op.namespace == "_c10d_functional" and "wait_tensor" not in op._opname,
+        composite=op.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd),
     )
 
 
@@ -109,9 +119,10 @@ def call_argument(node: Node, index: int) -> Any:
 
 
 def without_dropout(node: Node) -> bool:
-    """Whether an attention kernel, tagged as random for its dropout's sake, is called with none."""
+    """Whether an op that is tagged as random for its dropout's sake is called with none."""
+    none = {"dropout_p": 0, "train": False}
     arguments = enumerate(facts(node.target).arguments)
-    return any(arg.name == "dropout_p" and call_argument(node, i) == 0 for i, arg in arguments)
+    return any(call_argument(node, i) == none.get(arg.name, ...) for i, arg in arguments)
 
 
 def target_name(op: OpOverload) -> str:
@@ -132,6 +143,38 @@ def _argument(arg: Any) -> Argument:
     )
 
 
+def _inplace_target(op: OpOverload) -> str:
+    """The overload that takes the same arguments and puts its one result into argument 0."""
+    if len(op._schema.returns) != 1 or any(arg.alias_info for arg in op._schema.arguments):
+        return ""
+    found = _overload(op, f"{op._opname}_")
+    return target_name(found) if found is not None and _functional(found) else ""
+
+
+def _functional(op: OpOverload) -> str:
+    """The overload that returns what this one writes to argument 0, from the same arguments."""
+    arguments = op._schema.arguments
+    written = [
+        arg.name for arg in arguments if arg.alias_info is not None and arg.alias_info.is_write
+    ]
+    if not op._opname.endswith("_") or not arguments or written != [arguments[0].name]:
+        return ""
+    found = _overload(op, op._opname.removesuffix("_"))
+    if found is None or any(arg.alias_info is not None for arg in found._schema.arguments):
+        return ""
+    return target_name(found) if _typed(found) == _typed(op) else ""
+
+
+def _typed(op: OpOverload) -> list[tuple[str, str]]:
+    return [(arg.name, str(arg.real_type)) for arg in op._schema.arguments]
+
+
+def _overload(op: OpOverload, name: str) -> OpOverload | None:
+    """The overload of the same name of another op of the namespace."""
+    packet = getattr(getattr(torch.ops, op.namespace), name, None)
+    return getattr(packet, op._overloadname, None)
+
+
 def _out_target(op: OpOverload) -> str:
     """The overload that writes where it is told, if there is a real one.
 
@@ -142,7 +185,9 @@ def _out_target(op: OpOverload) -> str:
         return ""
     if any(arg.alias_info is not None for arg in schema.arguments):
         return ""
-    wanted = [(arg.name, str(arg.real_type)) for arg in schema.arguments]
+    wanted = _typed(op)
+    if not any("Tensor" in kind for _, kind in wanted):
+        wanted = [(name, kind) for name, kind in wanted if name not in _FACTORY]
     for name in op.overloadpacket.overloads():
         candidate = getattr(op.overloadpacket, name)
         arguments = candidate._schema.arguments

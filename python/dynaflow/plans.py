@@ -56,7 +56,7 @@ class CompiledGraph:
         self, captured: Captured, original: GraphModule, session: Session, reason: str
     ) -> None:
         self.captured = captured
-        self.graph = _core.apply_corrections(_core.parse_graph(captured.text))
+        self.graph = _core.reinplace(_as_captured(captured))
         self.break_reason = reason  # why the graph ended where it does, or empty
         self.plans: list[Plan] = []
         self.original_runs = 0
@@ -83,7 +83,7 @@ class CompiledGraph:
             self.original_runs += 1
             return self._original(*args)
         if self._session.options.check_effects and not self._checked:
-            check_effects(self._original, self.graph, args)
+            check_effects(self._original, _as_captured(self.captured), args)
             self._checked = True
         with _without_first_call_check():
             return self._run(made, args, values)
@@ -187,6 +187,11 @@ class CompiledGraph:
         lines += [f"collective {line}" for line in plan.collective_order]
         for group in self.captured.groups:
             agree(group, lines, self._session.options.agree_timeout_s)
+
+
+def _as_captured(captured: Captured) -> _core.Graph:
+    """The graph op by op as it was traced."""
+    return _core.apply_corrections(_core.parse_graph(captured.text))
 
 
 def _without_first_call_check() -> AbstractContextManager[Any]:

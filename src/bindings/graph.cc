@@ -102,6 +102,13 @@ void register_graph(nb::module_& module) {
         return GraphHandle{std::make_shared<const Graph>(apply_corrections(*handle.graph))};
       },
       nb::arg("graph"), "Applies what operator schemas do not say; see include/dynaflow/graph.h.");
+  module.def(
+      "reinplace",
+      [](const GraphHandle& handle) {
+        return GraphHandle{std::make_shared<const Graph>(reinplace(*handle.graph))};
+      },
+      nb::arg("graph"),
+      "Lets ops change bytes in place where a copy would keep contents that nobody reads again.");
 }
 
 }  // namespace dynaflow::bindings

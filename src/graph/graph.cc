@@ -99,6 +99,25 @@ std::vector<SizeExpr> contiguous_strides(const std::vector<SizeExpr>& shape) {
   return strides;
 }
 
+SizeExpr storage_elements(const TensorMeta& meta) {
+  SizeExpr product = 1;
+  SizeExpr span = 1;
+  for (size_t d = 0; d < meta.shape.size(); ++d) {
+    product = product * meta.shape[d];
+    span = span + (meta.shape[d] - 1) * meta.strides[d];
+  }
+  const bool repeats = std::any_of(meta.strides.begin(), meta.strides.end(),
+                                   [](const SizeExpr& stride) { return stride.constant() == 0; });
+  if (span == product || repeats) return product;
+  // Whole rows, the gap after the last one too: those of parts then add up.
+  for (size_t d = 0; d < meta.shape.size(); ++d) {
+    const SizeExpr rows = meta.shape[d] * meta.strides[d];
+    const auto gap = (rows - span).constant();
+    if (gap && *gap >= 0) return rows;
+  }
+  return span;
+}
+
 const Symbol* Graph::find_symbol(std::string_view symbol_name) const {
   for (const Symbol& symbol : symbols)
     if (symbol.name == symbol_name) return &symbol;

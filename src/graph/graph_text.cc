@@ -90,6 +90,8 @@ Line op_to_text(const Graph& graph, const Op& op) {
     if (!value.empty()) line.attrs.emplace_back(key, text::Value::string(value));
   };
   string_attr("out_target", op.out_target);
+  string_attr("inplace_target", op.inplace_target);
+  string_attr("functional", op.functional);
   string_attr("group", op.group);
   string_attr("module", op.module);
   string_attr("type", op.module_type);
@@ -213,6 +215,10 @@ class GraphReader {
         op.kind = read_kind(value);
       else if (key == "out_target")
         op.out_target = value.as_string();
+      else if (key == "inplace_target")
+        op.inplace_target = value.as_string();
+      else if (key == "functional")
+        op.functional = value.as_string();
       else if (key == "group")
         op.group = value.as_string();
       else if (key == "module")

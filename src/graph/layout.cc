@@ -18,12 +18,16 @@ class Analyzer {
     result_.forms.assign(graph.ops.size(), SplitForm::kWhole);
     result_.reasons.resize(graph.ops.size());
     for (const Op& op : graph.ops) {
-      groups_.push_back(table_.find(op.target));
+      groups_.push_back(table_.find(op.functional.empty() ? op.target : op.functional));
       for (ValueId input : op_inputs(op)) read_[input] = true;
     }
     for (const Arg& output : graph.outputs) collect_outputs(output);
     for (ValueId output : outputs_) read_[output] = true;
-    merge_shared_writes();
+    makers_.resize(graph.values.size());
+    for (ValueId value = 0; value < static_cast<ValueId>(graph.values.size()); ++value) {
+      const ValueId root = storage_root(graph, value);
+      if (graph.values[root].origin == Origin::kOp) makers_[root].push_back(graph.values[value].op);
+    }
   }
 
   SplitAnalysis run() {
@@ -43,21 +47,6 @@ class Analyzer {
     if (const auto* ref = std::get_if<ValueRef>(&arg.data)) outputs_.push_back(ref->id);
     if (const auto* list = std::get_if<ArgList>(&arg.data))
       for (const Arg& item : *list) collect_outputs(item);
-  }
-
-  /// Storage that an op changes in place must exist once: were it made in parts, the change might go to a
-  /// joined copy.
-  void merge_shared_writes() {
-    for (const Op& writer : graph_.ops) {
-      for (ValueId written : writer.effects.writes) {
-        const ValueId root = storage_root(graph_, written);
-        for (ValueId value = 0; value < static_cast<ValueId>(graph_.values.size()); ++value) {
-          const OpId maker = graph_.values[value].op;
-          if (graph_.values[value].origin == Origin::kOp && storage_root(graph_, value) == root)
-            force(maker, formatted("'{}' changes its result in place", writer.name));
-        }
-      }
-    }
   }
 
   void force(OpId op, std::string reason) {
@@ -105,7 +94,7 @@ class Analyzer {
 
   std::string effect_reason(const Op& op) const {
     const Effects& effects = op.effects;
-    if (!effects.writes.empty())
+    if (!effects.writes.empty() && op.functional.empty())
       return formatted("it changes %{} in place", graph_.values[effects.writes.front()].name);
     if (effects.random) return "it draws random numbers";
     if (effects.host_sync) return "it makes the host wait for the device";
@@ -129,6 +118,7 @@ class Analyzer {
     const Op& op = context.op();
     if (op.kind == OpKind::kOpaque) return split::refuse("it is a call into Python");
     if (group == nullptr) return split::refuse(formatted("no rule for {}", op.target));
+    if (op.outputs.empty()) return split::refuse("it has no result");
     for (ValueId input : op_inputs(op))
       if (layout(input).kind == Layout::Kind::kMixed)
         return split::refuse(formatted("no rows of %{} belong to one part alone", graph_.values[input].name));
@@ -137,7 +127,20 @@ class Analyzer {
         return split::refuse(formatted("argument {} depends on the batch size", i));
     split::RuleResult result = group->rule(context);
     if (result.accepted()) result.refusal = contradiction(context, result);
+    if (result.accepted()) result.refusal = shared_write(op, result);
     return result;
+  }
+
+  /// Why the parts of an op would not each change their own rows only, or nothing.
+  std::string shared_write(const Op& op, const split::RuleResult& result) const {
+    for (ValueId written : op.effects.writes) {
+      const Layout& own = layout(written);
+      const bool same = result.layouts.empty() || own == result.layouts.front();
+      if (own.kind != Layout::Kind::kShard || !same)
+        return formatted("it changes %{} in place, which has no rows for each part",
+                         graph_.values[written].name);
+    }
+    return {};
   }
 
   /// What in the outputs' sizes speaks against a rule's answer, or nothing.
@@ -168,6 +171,7 @@ class Analyzer {
       const Op& op = graph_.ops[id];
       const std::string reader = formatted("'{}'", op.name);
       const bool split = result_.forms[id] == SplitForm::kSplit;
+      if (!split) make_whole_what_is_changed(op);
       for (ValueId input : op_inputs(op)) {
         if (!layout(input).is_sharded()) continue;
         if (!split) join(input, reader);
@@ -178,6 +182,14 @@ class Analyzer {
     for (ValueId output : outputs_)
       if (layout(output).is_sharded()) join(output, "the caller");
     for (ValueId value = 0; value < static_cast<ValueId>(graph_.values.size()); ++value) check_storage(value);
+  }
+
+  /// A tensor that is changed as a whole is made as a whole, not in parts that are then put together.
+  void make_whole_what_is_changed(const Op& writer) {
+    for (ValueId written : writer.effects.writes)
+      for (OpId maker : makers_[storage_root(graph_, written)])
+        if (result_.forms[maker] == SplitForm::kSplit)
+          force(maker, formatted("'{}' changes its result in place", writer.name));
   }
 
   bool made_in_parts(ValueId value) const {
@@ -238,6 +250,7 @@ class Analyzer {
   split::RuleTable table_;
   std::vector<const split::RuleGroup*> groups_;  // by OpId; null without a rule
   std::vector<std::string> forced_;              // by OpId; why it must be merged whatever its rule says
+  std::vector<std::vector<OpId>> makers_;        // by storage root that an op makes: of all that lies in it
   std::vector<bool> read_;                       // by ValueId: an op or the caller reads it
   std::vector<ValueId> outputs_;
   std::vector<std::string> joined_;  // by storage root; who reads all rows of something in it

@@ -66,8 +66,7 @@ int64_t at_hints(const Plan& plan, const SizeExpr& expr) {
 
 SizeExpr storage_bytes(const Plan& plan, const Storage& storage) {
   const TensorMeta& meta = plan.graph->values[storage.root].meta;
-  SizeExpr bytes = item_size(meta.dtype);
-  for (const SizeExpr& size : meta.shape) bytes = bytes * size;
+  const SizeExpr bytes = storage_elements(meta) * item_size(meta.dtype);
   return on_parts(*plan.graph, bytes, storage.range.first, storage.range.second, plan.cut.parts);
 }
 

@@ -30,14 +30,6 @@ bool StoragePlanner::reduces_in_place(const Op& op) const {
   return united_[op.outputs[0]] != op.outputs[0];
 }
 
-namespace {
-SizeExpr elements(const TensorMeta& meta) {
-  SizeExpr product = 1;
-  for (const SizeExpr& size : meta.shape) product = product * size;
-  return product;
-}
-}  // namespace
-
 void StoragePlanner::unite_in_place() {
   std::vector<std::vector<OpId>> users(graph_.values.size());
   for (ValueId id = 0; id < static_cast<ValueId>(united_.size()); ++id) united_[id] = id;
@@ -59,7 +51,7 @@ void StoragePlanner::unite_in_place() {
     const TensorMeta& to = graph_.values[op.outputs[0]].meta;
     // The whole storage is reduced, not a slice of it.
     const bool own = graph_.values[source].origin == Origin::kOp && !is_output_[source] &&
-                     elements(graph_.values[source].meta) == elements(from);
+                     storage_elements(graph_.values[source].meta) == storage_elements(from);
     const bool dense = from.strides == contiguous_strides(from.shape) && from.strides == to.strides;
     if (own && dense && users[source].size() == 1) united_[op.outputs[0]] = united_[source];
   }
@@ -102,7 +94,7 @@ bool StoragePlanner::needs_joining(const std::set<PartRange>& ranges) const {
 int32_t StoragePlanner::add_output_storage(ValueId root, PartRange range) {
   const TensorMeta& meta = graph_.values[root].meta;
   plan_.output_storage.push_back(
-      {meta.dtype, on_parts(graph_, elements(meta), range.first, range.second, parts_)});
+      {meta.dtype, on_parts(graph_, storage_elements(meta), range.first, range.second, parts_)});
   return static_cast<int32_t>(plan_.output_storage.size()) - 1;
 }
 

@@ -273,7 +273,7 @@ TEST_CASE("indexing keeps rows where each row picks for itself") {
       {"aten.index.Tensor(%x, [%pick])", "[3, 8, 16]", "it picks rows of %x from the whole batch"},
       {"aten.index.Tensor(%table, [%mask])", "[n, 16]", "the size of its result depends on a mask"},
       {"aten.index_put.default(%x, [%pick], %c, false)", "[s, 8, 16]",
-       "it writes rows that its indices pick"},
+       "it picks rows of %x from the whole batch"},
       {"aten.index_put.default(%x, [%mask], %many, false)", "[s, 8, 16]", "in the order of the mask's rows"},
       {"aten.gather.default(%m, 0, %ids, false)", "[s, 8]", "mixes the rows of the batch"},
       {"aten.gather.default(%table, 1, %ids, false)", "[s, 8]", "dimension 0 of %table meets the batch"},

@@ -268,6 +268,28 @@ TEST_CASE("ops with side effects run merged, and their storage exists once") {
   CHECK(in_place.form("b") == SplitForm::kSplit);
 }
 
+TEST_CASE("parts change their own rows in place, and what they share runs once") {
+  const Analyzed caches(R"(
+  %x = input(0, tensor(float32, [s, 16]))
+  %pos = input(1, tensor(int64, [1]))
+  %cache = input(2, tensor(float32, [s, 32, 16]))
+  %steps = input(3, tensor(int64, []))
+  %shared = input(4, tensor(float32, [64, 16]))
+  %slots = input(5, tensor(int64, [s]))
+  %new = aten.unsqueeze.default(%x, 1) {out=[tensor(float32, [s, 1, 16])], kind=view, alias=[%x]}
+  %w = aten.index_copy_.default(%cache, 1, %pos, %new) {out=[tensor(float32, [s, 32, 16])], alias=[%cache], writes=[%cache], functional="aten.index_copy.default"}
+  %n = aten.add_.Tensor(%steps, 1, 1) {out=[tensor(int64, [])], alias=[%steps], writes=[%steps], functional="aten.add.Tensor"}
+  %p = aten.index_put_.default(%shared, [%slots], %x, false) {out=[tensor(float32, [64, 16])], alias=[%shared], writes=[%shared], functional="aten.index_put.default"}
+  %m = aten.mul.out(%x, %x, %cache) {out=[tensor(float32, [s, 32, 16])], alias=[%cache], writes=[%cache], functional="aten.mul.Tensor", name="odd"}
+  output(%w)
+)");
+  CHECK(caches.form("w") == SplitForm::kSplit);
+  CHECK(caches.layout("w") == "shard(0)");
+  CHECK(caches.form("n") == SplitForm::kWhole);
+  CHECK(caches.reason("p") == "every part would write to %shared");
+  CHECK(caches.form("odd") == SplitForm::kMerged);
+}
+
 TEST_CASE("a merged op on values without clear rows leaves a mixed value, which nobody splits") {
   const Analyzed mixed(R"(
   %x = input(0, tensor(float32, [s, 16]))

@@ -96,7 +96,7 @@ void read_all(std::string_view source) {
   if (section == nullptr) return;
   const Graph read = graph_from_text(*section);
   check_graph(read);
-  const auto graph = std::make_shared<const Graph>(apply_corrections(read));
+  const auto graph = std::make_shared<const Graph>(reinplace(apply_corrections(read)));
   check_graph(*graph);
   attempt([&] { read_parts(document, graph); });
   if (document.find("plan") != nullptr) return;

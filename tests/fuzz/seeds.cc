@@ -26,7 +26,7 @@ void write_seeds(const std::filesystem::path& folder, const std::filesystem::pat
   std::ifstream file(path, std::ios::binary);
   const std::string source(std::istreambuf_iterator<char>(file), {});
   const std::string stem = path.stem().string();
-  const auto graph = std::make_shared<const Graph>(apply_corrections(parse_graph(source)));
+  const auto graph = std::make_shared<const Graph>(reinplace(apply_corrections(parse_graph(source))));
   write(folder / (stem + ".graph"), print(*graph));
   for (const bool fractions : {false, true}) {
     StrategyOptions options = {{"min_tokens", text::Value::integral(0)}};

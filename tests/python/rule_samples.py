@@ -386,7 +386,26 @@ add(
     call(ABC, [m("a b")], f("")),
     call(ABC, [m("a b c")], f("")),
     call(ABC, [m("a")], f("c")),
+    call(ABC, [None, rows("b")], f("a b c")),
+    call(ABC, [None, None, rows("c")], f("b 1")),
+    call(ABC, [rows("a"), i("a", 2)], f("a c")),
+    call(ABC, [rows("a"), None, i("a", 2)], f("a b"), True),
+    call(f("4 b c"), [i("d", 4)], f("d b c"), True),
 )
+add("index_copy", call(ABC, 1, rows("b"), f("a b c")), call(f("a 4"), 1, i("1", 4), f("a 1")))
+add("index_add", call(ABC, 1, i("d", 2), f("a d c")), call(f("4 b"), 0, i("d", 4), f("d b")))
+add("index_fill.int_Scalar", call(ABC, 1, i("d", 2), 0.5))
+add("index_fill.int_Tensor", call(ABC, 1, i("d", 2), f("")))
+add("scatter.src scatter_add", call(ABC, 1, i("a 1 c", 2), f("a d c")))
+add("scatter.value", call(ABC, 1, i("a d c", 2), 0.5), call(ABC, 1, i("1 d c", 2), 0.5))
+add("scatter_reduce.two", call(ABC, 1, i("a d c", 2), f("a d c"), "amax"))
+add(
+    "slice_scatter",
+    call(ABC, f("a 2 c"), 1, 1, 3),
+    call(ABC, f("a b 4"), 2, 0, 8, 2),
+    call(ABC, ABC, 0, 0, END),
+)
+add("select_scatter", call(ABC, f("a c"), 1, 3), call(ABC, f("a b"), -1, 0))
 add(
     "gather",
     call(ABC, 1, i("a d c", 2)),

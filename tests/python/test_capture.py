@@ -85,8 +85,8 @@ def test_only_true_out_overloads_are_named(llama_graph):
         "it is generated: it copies"
     )
     assert facts(torch.ops.aten.clone.default).out_target == ""
-    assert facts(torch.ops.aten.arange.default).out_target == "", (
-        "its out form takes other arguments"
+    assert facts(torch.ops.aten.arange.default).out_target == "aten.arange.out", (
+        "the tensor to write to says what the arguments left out would"
     )
     assert facts(torch.ops.aten.add_.Tensor).out_target == "", "it writes already"
 

@@ -81,6 +81,21 @@ def test_generated_tokens_are_those_of_eager(model, strategy):
     # Prefill and decode; with a batch of any size, and of 1.
     assert [bool(g["batch_symbol"]) for g in report.graphs].count(True) == 2
     assert report.fallbacks == [] and not any(g["original_runs"] for g in report.graphs)
+    if strategy != "sequential":
+        check_caches_are_cut(compiled)
+
+
+def check_caches_are_cut(compiled):
+    """Each part writes its own rows of keys and values, where the cache lies."""
+    for graph in session_of(compiled).graphs:
+        writers = {
+            op["name"]: op["target"] for op in graph.graph.ops if "index_copy" in op["target"]
+        }
+        assert set(writers.values()) == {"aten.index_copy_.default"}
+        for plan in graph.plans:
+            runs = [run for run in plan.plan.runs if writers.keys() & set(run["ops"])]
+            parts = {(run["first_part"], run["last_part"]) for run in runs}
+            assert parts == {(part, part + 1) for part in range(plan.plan.cut["parts"])}
 
 
 def test_decode_steps_compiled_by_transformers_itself(model):

@@ -37,7 +37,7 @@ def run_mutants(*words: object) -> list[dict]:
 
 
 def plan_of(graph: _core.Graph, strategy: df.Strategy) -> _core.Plan:
-    graph = _core.apply_corrections(graph)
+    graph = _core.reinplace(_core.apply_corrections(graph))
     partition = _core.partition(graph, strategy.annotations())
     hints = {symbol["name"]: symbol["hint"] for symbol in graph.symbols}
     scheduler = _core.Scheduler(partition, strategy.name, hints)
@@ -75,15 +75,20 @@ def two_ranks(monkeypatch):
     dist.destroy_process_group()
 
 
+@pytest.mark.parametrize(
+    ("parts", "fractions"), [(2, None), (3, None), (4, None), (3, (0.2, 0.5, 0.3))]
+)
 @torch.no_grad()
-def test_mutants_of_a_tensor_parallel_llama(two_ranks, tmp_path):
+def test_mutants_of_a_tensor_parallel_llama(two_ranks, tmp_path, parts, fractions):
+    torch.compiler.reset()
     arguments = fixed_batch(8, 16, TINY.vocabulary).inputs()
     (graph,) = df.capture(build_model(TINY, world=2), **arguments, dynamic_dims=(0, 1))
-    tallies = try_mutants(graph, forced(2), tmp_path)
+    tallies = try_mutants(graph, forced(parts, fractions), tmp_path)
     check_events(tallies)
-    collectives = 2 * (2 * TINY.layers + 2)
-    assert tallies["wait deleted"]["harmful"] == tallies["record deleted"]["harmful"] == collectives
-    assert tallies["collectives swapped"]["harmful"] == collectives - 1
+    collectives = parts * (2 * TINY.layers + 2)
+    tried = min(collectives, LIMIT)
+    assert tallies["wait deleted"]["harmful"] >= tried <= tallies["record deleted"]["harmful"]
+    assert tallies["collectives swapped"]["harmful"] == min(collectives - 1, LIMIT)
     assert tallies["free moved"]["harmful"] > 0
 
 

@@ -16,9 +16,12 @@ int64_t integer(const Arg& arg) {
   return *size->constant();
 }
 
+/// What computes an op's result, in place or not.
+const std::string& kernel_target(const Op& op) { return op.functional.empty() ? op.target : op.functional; }
+
 OpParams read_params(const Op& op) {
   OpParams params;
-  if (op.target == "aten.add.Tensor" && op.args.size() > 2) {
+  if (kernel_target(op) == "aten.add.Tensor" && op.args.size() > 2) {
     const auto* real = std::get_if<double>(&op.args[2].data);
     params.scale = real != nullptr ? *real : static_cast<double>(integer(op.args[2]));
   }
@@ -38,11 +41,9 @@ void check_slot(const Plan& plan, SlotId id) {
 
 PreparedOp prepare(const Plan& plan, const OpLaunch& launch) {
   const Op& op = plan.graph->ops[launch.op];
-  PreparedOp prepared{&launch, find_kernel(op.target), read_params(op)};
+  PreparedOp prepared{&launch, find_kernel(kernel_target(op)), read_params(op)};
   if (!prepared.kernel && op.target != "_c10d_functional.all_reduce.default")
     throw PlanError(formatted("no test kernel for {}; known: {}", op.target, kernel_names()));
-  if (launch.delivery == Delivery::kInPlace && prepared.kernel)
-    throw PlanError(formatted("no test kernel works in place for {}", op.target));
   if (launch.outputs.size() != 1) throw PlanError(formatted("{} has one output in tests", op.target));
   for (SlotId id : launch.inputs) check_slot(plan, id);
   check_slot(plan, launch.outputs[0]);

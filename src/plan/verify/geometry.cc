@@ -67,9 +67,7 @@ SizeExpr Geometry::on(const SizeExpr& expr, PartRange range) const {
 }
 
 SizeExpr Geometry::elements(ValueId value, PartRange range) const {
-  SizeExpr product = 1;
-  for (const SizeExpr& size : plan_.graph->values[value].meta.shape) product = product * on(size, range);
-  return product;
+  return on(storage_elements(plan_.graph->values[value].meta), range);
 }
 
 SizeExpr Geometry::bytes(ValueId value, PartRange range) const {
