@@ -93,7 +93,7 @@ Facts copy_facts(const Plan& plan) {
   std::map<std::string, std::pair<int64_t, int64_t>> found;  // copies, fresh
   for (const Run& run : plan.runs)
     for (const OpLaunch& launch : run.launches) {
-      const std::string& target = plan.graph->ops[launch.op].target;
+      const std::string& target = plan.op(launch.op).target;
       if (launch.delivery == Delivery::kCopy) ++found[target].first;
       if (launch.delivery == Delivery::kFresh) ++found[target].second;
     }

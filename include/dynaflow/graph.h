@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -184,6 +185,10 @@ Graph reinplace(Graph graph);
 /// Throws GraphError when a use precedes its definition, an id is out of range, a name occurs twice or a size
 /// uses an unknown symbol.
 void check(const Graph& graph);
+
+/// An argument's text, its values named by `name_of`; and back, with `lookup` for values.
+text::Value arg_to_text(const Arg& arg, const std::function<std::string(ValueId)>& name_of);
+Arg arg_from_text(const text::Value& value, const std::function<ValueId(const text::Value&)>& lookup);
 
 /// Text form; parse_graph(print(g)) == g.
 text::Section to_text(const Graph& graph);

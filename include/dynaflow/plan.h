@@ -89,7 +89,7 @@ enum class Delivery : uint8_t {
 
 /// One kernel call of a run.
 struct OpLaunch {
-  OpId op = kNoId;
+  OpId op = kNoId;              // as in Plan::op
   std::vector<SlotId> inputs;   // one per tensor argument, in argument order, lists flattened
   std::vector<SlotId> outputs;  // one per op output; kNoId when nobody uses it
   Delivery delivery = Delivery::kFresh;
@@ -99,8 +99,8 @@ struct OpLaunch {
 /// A segment run lowered to kernel calls. Sizes in op arguments are read with the batch symbol replaced by
 /// the rows of parts [first_part, last_part).
 struct Run {
-  SegmentId segment = kNoId;
-  std::string name;  // "mb0/layers.3.mlp"
+  std::vector<SegmentId> segments;
+  std::string name;  // "mb0/layers.3.mlp", "mb0/fused(mm+relu)"
   int first_part = 0;
   int last_part = 1;
   StreamId stream = 0;
@@ -117,9 +117,19 @@ struct PlanOutput {
   bool operator==(const PlanOutput&) const = default;
 };
 
+/// A kernel that runs in place of ops of the graph.
+struct ReplacingOp {
+  Op op;                    // its outputs are values of the graph; its name is unique in the plan
+  std::vector<OpId> ops;    // of the graph, those that it replaces, in program order
+  std::string replacement;  // its name in the strategy
+  double tolerance = 0;     // see Replacement
+  bool operator==(const ReplacingOp&) const = default;
+};
+
 /// A schedule lowered to flat per-stream programs. Immutable; many frames may run one plan at once.
 struct Plan {
   GraphPtr graph;
+  std::vector<ReplacingOp> replacing;
   std::string strategy;
   CutRule cut;
   std::vector<Guard> guards;
@@ -130,13 +140,14 @@ struct Plan {
   std::vector<OutputStorage> output_storage;
   std::vector<PlanOutput> outputs;
   int32_t events = 0;
+
+  /// The graph's op, or from graph->ops.size() on replacing[id - size].op.
+  const Op& op(OpId id) const {
+    const size_t own = graph->ops.size();
+    return static_cast<size_t>(id) < own ? graph->ops[id] : replacing[static_cast<size_t>(id) - own].op;
+  }
 };
 using PlanPtr = std::shared_ptr<const Plan>;
-
-/// Sizes as launches of parts [first, last) see them: the batch symbol replaced by their rows.
-SizeExpr on_parts(const Graph& graph, const SizeExpr& expr, int first_part, int last_part, int parts);
-/// "p0", "p1"...
-std::string part_symbol(int part);
 
 /// Lowers `schedule`: decides where each value lives, places events where an edge crosses streams, drops
 /// waits that others imply, and packs buffers by happens-before lifetimes (first fit, largest first).

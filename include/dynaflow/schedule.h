@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "dynaflow/partition.h"
+#include "dynaflow/replacement.h"
 
 namespace dynaflow {
 
@@ -36,13 +38,19 @@ int feasible_parts(const CutRule& rule, int64_t rows);
 text::Value cut_to_text(const CutRule& rule);
 CutRule cut_from_text(const text::Value& value);
 
-/// One segment run on the rows of parts [first_part, last_part).
+/// Sizes as launches of parts [first, last) see them: the batch symbol replaced by their rows.
+SizeExpr on_parts(const Graph& graph, const SizeExpr& expr, int first_part, int last_part, int parts);
+/// "p0", "p1"...
+std::string part_symbol(int part);
+
+/// One launch: segments on the rows of parts [first_part, last_part).
 struct SegmentRun {
-  SegmentId segment = kNoId;
+  std::vector<SegmentId> segments;  // mostly one; ascending
   int first_part = 0;
   int last_part = 1;
   int stream = 0;            // index in Schedule::streams
   std::vector<RunId> after;  // extra order edges asked for by the strategy
+  int replacement = kNoId;   // index in Schedule::replacements; kNoId: the segments' own kernels, in order
 
   int parts() const { return last_part - first_part; }
   bool operator==(const SegmentRun&) const = default;
@@ -67,16 +75,24 @@ struct Schedule {
   PartitionPtr partition;
   std::string strategy;  // its name, for messages
   CutRule cut;
-  std::vector<std::string> streams;  // streams[0] is where the caller's own work runs
-  std::vector<SegmentRun> runs;      // in the order of issue
-  std::vector<Guard> guards;         // the bucket: sizes for which the strategy would decide the same
+  std::vector<std::string> streams;       // streams[0] is where the caller's own work runs
+  std::vector<Replacement> replacements;  // of different names
+  std::vector<SegmentRun> runs;           // in the order of issue
+  std::vector<Guard> guards;              // the bucket: sizes for which the strategy would decide the same
 };
 using SchedulePtr = std::shared_ptr<const Schedule>;
 
+/// "layers.3.mlp", "mm+relu" for several segments, "fused(mm+relu)" where a kernel replaces them.
+std::string launch_name(const Schedule& schedule, const SegmentRun& run);
+/// Whether the run is there for each part or some of them: any of its segments is split.
+bool is_split(const Schedule& schedule, const SegmentRun& run);
 /// "layers.3.mlp[1]", "layers.3.mlp[0:2]" for a merged launch of several parts, "embed" for a whole segment.
 std::string run_name(const Schedule& schedule, const SegmentRun& run);
-/// Throws ScheduleError unless every segment runs exactly once for each part, after what it reads, and no
-/// order edge points forward.
+/// What a replacement of these segments on parts [first, last) of `parts` would take and return.
+Signature signature_of(const Graph& graph, const SplitAnalysis& split, const Region& region,
+                       const SegmentRun& run, int parts);
+/// Throws ScheduleError unless every segment runs exactly once for each part, after what it reads, no order
+/// edge points forward, and what is replaced can be.
 void check(const Schedule& schedule);
 text::Section to_text(const Schedule& schedule);
 SchedulePtr schedule_from_text(const text::Section& section, PartitionPtr partition);
@@ -131,7 +147,8 @@ class ReadyOp {
 
 struct ExecuteOptions {
   std::string stream = "compute";
-  std::vector<ReadyOp> after = {};  // executed ops that must end before this one begins
+  std::vector<ReadyOp> after = {};              // executed ops that must end before this one begins
+  std::optional<Replacement> replacement = {};  // runs in place of the ops' own kernels
 };
 
 /// The programmable API: a strategy calls it to write a schedule. Not thread-safe; lives for one schedule().
@@ -154,9 +171,24 @@ class Scheduler {
 
   /// Every segment and part whose inputs have been issued and that has not, in program order, part by part.
   std::vector<ReadyOp> get_ready_ops() const;
+  /// What would become ready through `ops` once they were executed, in program order: what to launch with
+  /// them.
+  std::vector<ReadyOp> next_ops(std::span<const ReadyOp> ops) const;
   void execute(const ReadyOp& op, const ExecuteOptions& options = {});
-  /// Runs one segment on neighbouring parts as one merged launch.
+  /// Runs segments on neighbouring parts as one launch: each segment on each part, segment by segment, or
+  /// options.replacement in place of all. A segment may read what is executed, or an earlier one of the
+  /// launch; none may lie between them. Throws ScheduleError that names what is in the way.
   void execute(std::span<const ReadyOp> ops, const ExecuteOptions& options = {});
+  /// What a replacement of these ops takes and returns. Throws as execute() does for ops that make no launch.
+  Signature signature(std::span<const ReadyOp> ops) const;
+  /// Why no kernel can take the place of these ops: a collective, an effect; empty where one can.
+  std::string irreplaceable(std::span<const ReadyOp> ops) const;
+  /// The value of a size in the call that the schedule is made for. It is not recorded: for checking kernels,
+  /// not for decisions.
+  int64_t evaluate(const SizeExpr& size) const;
+  /// Throws ScheduleError: the replacement does not fit `ops`, why, and the signature that it must have.
+  [[noreturn]] void refuse_replacement(std::span<const ReadyOp> ops, const std::string& replacement,
+                                       const std::string& why) const;
   /// Runs what has not been executed yet in program order on one stream. Without a split before: the whole
   /// batch.
   void run_sequentially();
@@ -169,11 +201,24 @@ class Scheduler {
   int step(SegmentId segment) const;
   void start_over();
   void add_if_ready(SegmentId segment, int part);
-  void issue(SegmentId segment, int first_part, int last_part, const ExecuteOptions& options);
   int set_cut(CutRule rule);
-  [[noreturn]] void refuse(SegmentId segment, int first_part, int last_part, const std::string& why) const;
+  ReadyOp op_of(SegmentId segment, int part) const;
+  bool issued(SegmentId segment, int part) const {
+    return issued_[segment][static_cast<size_t>(part)] != kNoId;
+  }
+  SegmentRun gather(std::span<const ReadyOp> ops) const;
+  void check_parts(const SegmentRun& run, std::span<const ReadyOp> ops) const;
+  void check_between(const SegmentRun& run) const;
+  void check_inputs(const SegmentRun& run) const;
+  void replace(SegmentRun& run, const Replacement& replacement);
+  void issue(SegmentRun run, const ExecuteOptions& options);
+  const Regions& regions() const;
+  Signature signature_of_run(const SegmentRun& run) const;
+  [[noreturn]] void refuse(const SegmentRun& run, const std::string& why,
+                           const std::string& detail = "") const;
   int stream_index(const std::string& name);
-  std::string op_name(SegmentId segment, int first_part, int last_part) const;
+  std::string name_of(const SegmentRun& run) const;
+  static SegmentRun run_of(const ReadyOp& op);
 
   PartitionPtr partition_;
   std::function<int64_t(std::string_view)> value_of_;
@@ -182,6 +227,7 @@ class Scheduler {
   std::vector<std::vector<SegmentId>> users_;  // by segment: those that read it
   std::vector<std::vector<RunId>> issued_;     // by segment, by part: the run, or kNoId
   std::set<std::pair<SegmentId, int>> ready_;  // segments and first parts, in the order of get_ready_ops()
+  mutable std::optional<Regions> regions_;     // once asked for
   bool started_ = false;
 };
 

@@ -38,10 +38,10 @@ class TestKernelFrame : public KernelFrame {
 };
 
 /// Kernels on plain memory, so that plans run in tests without a framework: add.Tensor, mul.Tensor, relu, mm,
-/// sum.dim_IntList and clone of `aten`, test.slow (copies after a sleep), test.fail (throws) and
-/// _c10d_functional.all_reduce. Collectives run on a worker thread, first in first out, and write their
-/// result in two halves with sleeps around them, so that whoever reads too early sees it. Memory that a plan
-/// gives back is filled with NaN, and so is an output before it is written.
+/// sum.dim_IntList and clone of `aten`, test.mm_add (both in one), test.slow (copies after a sleep),
+/// test.fail (throws) and _c10d_functional.all_reduce. Collectives run on a worker thread, first in first
+/// out, and write their result in two halves with sleeps around them, so that whoever reads too early sees
+/// it. Memory that a plan gives back is filled with NaN, and so is an output before it is written.
 class TestKernels : public KernelProvider {
  public:
   /// Kernel-made tensors that frames hold: 0 between runs.

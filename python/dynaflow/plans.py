@@ -16,6 +16,8 @@ from dynaflow.agreement import agree
 from dynaflow.capture import Captured, capture
 from dynaflow.effects import check_effects
 from dynaflow.errors import PlanError, typed
+from dynaflow.replace import Kernels
+from dynaflow.scheduler import Scheduler
 from dynaflow.strategy import Sequential, Strategy
 
 if TYPE_CHECKING:
@@ -33,12 +35,14 @@ class Plan:
         accepts: Callable[..., bool],
         made_for: dict[str, int],
         serial: bool,
+        kernels: Kernels,
     ) -> None:
         self.plan = plan
         self.partition = partition
         self.engine = engine
         self.accepts = accepts  # whether the plan's bucket holds these values of the symbols
         self.made_for = made_for  # sizes by symbol, the parts' included, in the call that needed it
+        self.kernels = kernels  # of replacements: what Python registered for the engine
         self.run = self._run_serially if serial else engine.run
         # By run of a collective: microseconds hidden and exposed in the last traced step.
         self.measured: dict[int, tuple[float, float]] = {}
@@ -153,7 +157,7 @@ class CompiledGraph:
         bound = dict(zip(names, values, strict=True))
         if self.partition is None:
             self.partition = _core.partition(self.graph, strategy.annotations())
-        scheduler = _core.Scheduler(self.partition, strategy.name, bound)
+        scheduler = Scheduler(self.partition, strategy.name, bound)
         strategy.schedule(scheduler, scheduler.batch())
         plan = _core.lower(scheduler.finish())
         if self._session.options.verify:
@@ -169,7 +173,8 @@ class CompiledGraph:
             return None
         bound |= {f"p{part}": rows for part, rows in enumerate(engine.parts(values))}
         accepts = _accepts(self.captured, plan.guards)
-        return Plan(plan, self.partition, engine, accepts, bound, self._session.options.serial)
+        serial = self._session.options.serial
+        return Plan(plan, self.partition, engine, accepts, bound, serial, scheduler.kernels)
 
     def _strategy(self) -> Strategy:
         asked = self._session.strategy

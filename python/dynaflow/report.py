@@ -83,6 +83,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "streams": [{"name": name, "kind": kind} for name, kind in core.streams],
         "runs": len(core.runs),
         "segments": _segments(plan.partition),
+        "replacements": _replacements(core),
         "collectives": _collectives(plan),
         "counters": {str(key): int(value) for key, value in plan.engine.counters().items()},
     }
@@ -94,6 +95,24 @@ def _segments(partition: _core.Partition) -> dict[str, Any]:
     merged = [{"name": s["name"], "reason": s["reason"]} for s in found if s["form"] == "merged"]
     count = {form: sum(s["form"] == form for s in found) for form in ("split", "merged", "whole")}
     return {**count, "merged_because": merged}
+
+
+def _replacements(core: _core.Plan) -> list[dict[str, Any]]:
+    """Each kernel that runs in place of segments, and where."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in core.replacing:
+        kernel = found.setdefault(
+            entry["replacement"],
+            {
+                "name": entry["replacement"],
+                "target": entry["target"],
+                "exact": entry["tolerance"] == 0,
+                "tolerance": entry["tolerance"],
+                "runs": [],
+            },
+        )
+        kernel["runs"] += [run["name"] for run in core.runs if entry["name"] in run["ops"]]
+    return list(found.values())
 
 
 def _collectives(plan: Plan) -> list[dict[str, Any]]:
@@ -168,6 +187,9 @@ def _plan_text(plan: dict[str, Any]) -> list[str]:
     lines += [
         f"        merged {item['name']}: {item['reason']}" for item in segments["merged_because"]
     ]
+    for item in plan["replacements"]:
+        promise = "exact" if item["exact"] else f"within {item['tolerance']:g}"
+        lines.append(f"      {item['name']} ({promise}) runs as {', '.join(item['runs'])}")
     for item in plan["collectives"]:
         beside = (
             f"under {', '.join(item['overlaps'])}"

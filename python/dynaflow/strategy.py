@@ -10,14 +10,17 @@ from typing import Any
 from torch.fx.traceback import annotate
 
 from dynaflow import _core
-from dynaflow._core import Batch, Op, Scheduler
+from dynaflow._core import Batch, Op
 from dynaflow.capture_nodes import MARK_PREFIX
 from dynaflow.errors import ScheduleError
+from dynaflow.replace import Replacement
+from dynaflow.scheduler import Scheduler
 
 __all__ = [
     "Batch",
     "NanoFlow",
     "Op",
+    "Replacement",
     "Scheduler",
     "Sequential",
     "SplitFunc",

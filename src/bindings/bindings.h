@@ -46,6 +46,14 @@ std::function<int64_t(std::string_view)> value_in(Sizes sizes);
 
 std::string_view form_name(SplitForm form);
 
+/// One launch's signature, with the sizes and strides of its tensors in the call at hand.
+struct SignatureHandle {
+  Signature signature;
+  std::vector<std::pair<std::vector<int64_t>, std::vector<int64_t>>> inputs;
+  std::vector<std::pair<std::vector<int64_t>, std::vector<int64_t>>> outputs;
+};
+void register_replacement(nb::module_& module);
+
 void register_errors(nb::module_& module);
 void register_graph(nb::module_& module);
 void register_partition(nb::module_& module);

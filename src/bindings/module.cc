@@ -8,6 +8,7 @@ NB_MODULE(_core, module) {
   register_errors(module);
   register_graph(module);
   register_partition(module);
+  register_replacement(module);
   register_schedule(module);
   register_strategy(module);
   register_plan(module);

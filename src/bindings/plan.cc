@@ -54,13 +54,38 @@ std::vector<nb::dict> runs(const PlanHandle& handle) {
   for (const Run& run : plan.runs) {
     nb::dict entry;
     std::vector<std::string> ops;
-    for (const OpLaunch& launch : run.launches) ops.push_back(plan.graph->ops[launch.op].name);
+    for (const OpLaunch& launch : run.launches) ops.push_back(plan.op(launch.op).name);
     entry["name"] = run.name;
-    entry["segment"] = run.segment;
+    entry["segments"] = run.segments;
     entry["first_part"] = run.first_part;
     entry["last_part"] = run.last_part;
     entry["stream"] = plan.streams[run.stream].name;
     entry["ops"] = ops;
+    result.push_back(entry);
+  }
+  return result;
+}
+
+std::vector<nb::dict> replacing(const PlanHandle& handle) {
+  const Graph& graph = *handle.plan->graph;
+  const auto values = [&](const std::vector<ValueId>& ids) {
+    std::vector<std::string> names;
+    for (ValueId id : ids) names.push_back(graph.values[id].name);
+    return names;
+  };
+  std::vector<nb::dict> result;
+  for (const ReplacingOp& replacing : handle.plan->replacing) {
+    nb::dict entry;
+    std::vector<std::string> ops;
+    for (OpId op : replacing.ops) ops.push_back(graph.ops[op].name);
+    entry["name"] = replacing.op.name;
+    entry["replacement"] = replacing.replacement;
+    entry["target"] = replacing.op.target;
+    entry["out_target"] = replacing.op.out_target;
+    entry["ops"] = ops;
+    entry["inputs"] = values(op_inputs(replacing.op));
+    entry["outputs"] = values(replacing.op.outputs);
+    entry["tolerance"] = replacing.tolerance;
     result.push_back(entry);
   }
   return result;
@@ -109,6 +134,9 @@ void register_plan(nb::module_& module) {
       .def_prop_ro("guards", guards, "(left, op, right, holds): where another plan would be made.")
       .def_prop_ro("streams", streams, "(name, kind)")
       .def_prop_ro("runs", runs, "In issue order.")
+      .def_prop_ro(
+          "replacing", replacing,
+          "Kernels in place of ops of the graph; a run that launches one has its name among its ops.")
       .def_prop_ro("cut", cut_rule)
       .def_prop_ro("collective_order", collective_lines)
       .def("__str__", [](const PlanHandle& self) { return print(*self.plan); })

@@ -28,8 +28,25 @@ std::vector<ReadyOp> unwrap(const std::vector<OpHandle>& ops) {
   return result;
 }
 
-ExecuteOptions options(std::string stream, const std::vector<OpHandle>& after) {
-  return {.stream = std::move(stream), .after = unwrap(after)};
+ExecuteOptions options(std::string stream, const std::vector<OpHandle>& after,
+                       const Replacement* replacement) {
+  ExecuteOptions options{.stream = std::move(stream), .after = unwrap(after), .replacement = {}};
+  if (replacement != nullptr) options.replacement = *replacement;
+  return options;
+}
+
+SignatureHandle signature(const SchedulerHandle& self, const std::vector<OpHandle>& ops) {
+  const auto now = [&](const std::vector<SizeExpr>& sizes) {
+    std::vector<int64_t> values;
+    for (const SizeExpr& size : sizes) values.push_back(self.scheduler.evaluate(size));
+    return values;
+  };
+  SignatureHandle result{self.scheduler.signature(unwrap(ops)), {}, {}};
+  for (const TensorSpec& spec : result.signature.inputs)
+    result.inputs.emplace_back(now(spec.shape), now(spec.strides));
+  for (const TensorSpec& spec : result.signature.outputs)
+    result.outputs.emplace_back(now(spec.shape), now(spec.strides));
+  return result;
 }
 
 [[noreturn]] void refuse_value(const char* use) {
@@ -99,10 +116,46 @@ void register_ops(nb::module_& module) {
       });
 }
 
-std::vector<OpHandle> ready_ops(const SchedulerHandle& self) {
+std::vector<OpHandle> wrap(const SchedulerHandle& self, const std::vector<ReadyOp>& ops) {
   std::vector<OpHandle> result;
-  for (const ReadyOp& op : self.scheduler.get_ready_ops()) result.push_back({op, self.partition});
+  for (const ReadyOp& op : ops) result.push_back({op, self.partition});
   return result;
+}
+
+void add_executes(nb::class_<SchedulerHandle>& scheduler) {
+  const std::vector<OpHandle> none;
+  scheduler
+      .def(
+          "execute",
+          [](SchedulerHandle& self, const OpHandle& op, std::string stream,
+             const std::vector<OpHandle>& after, const Replacement* replacement) {
+            self.scheduler.execute(op.op, options(std::move(stream), after, replacement));
+          },
+          nb::arg("op"), nb::kw_only(), nb::arg("stream") = "compute", nb::arg("after") = none,
+          nb::arg("replacement").none() = nb::none())
+      .def(
+          "execute",
+          [](SchedulerHandle& self, const std::vector<OpHandle>& ops, std::string stream,
+             const std::vector<OpHandle>& after, const Replacement* replacement) {
+            self.scheduler.execute(unwrap(ops), options(std::move(stream), after, replacement));
+          },
+          nb::arg("ops"), nb::kw_only(), nb::arg("stream") = "compute", nb::arg("after") = none,
+          nb::arg("replacement").none() = nb::none(),
+          "Runs neighbouring segments on neighbouring parts as one launch, or a replacement in their place.")
+      .def(
+          "refuse_replacement",
+          [](const SchedulerHandle& self, const std::vector<OpHandle>& ops, const std::string& replacement,
+             const std::string& why) { self.scheduler.refuse_replacement(unwrap(ops), replacement, why); },
+          nb::arg("ops"), nb::arg("replacement"), nb::arg("why"),
+          "Raises ScheduleError: the replacement does not fit the ops, and the signature that it must have.")
+      .def(
+          "irreplaceable",
+          [](const SchedulerHandle& self, const std::vector<OpHandle>& ops) {
+            return self.scheduler.irreplaceable(unwrap(ops));
+          },
+          nb::arg("ops"), "Why no kernel can take the place of these ops; empty where one can.")
+      .def("signature", signature, nb::arg("ops"),
+           "What a replacement of these ops takes and returns. Raises as execute() does.");
 }
 
 void add_splits(nb::class_<SchedulerHandle>& scheduler) {
@@ -125,10 +178,10 @@ void add_splits(nb::class_<SchedulerHandle>& scheduler) {
 }
 
 void register_scheduler(nb::module_& module) {
-  const std::vector<OpHandle> none;
   nb::class_<SchedulerHandle> scheduler(module, "Scheduler",
                                         "What a strategy writes its schedule with. Lives for one call.");
   add_splits(scheduler);
+  add_executes(scheduler);
   scheduler
       .def(
           "__init__",
@@ -148,22 +201,17 @@ void register_scheduler(nb::module_& module) {
           },
           nb::arg("size"), nb::arg("borders"),
           "The index of the range between `borders` that `size` lies in.")
-      .def("get_ready_ops", ready_ops, "Everything whose inputs have been issued, in program order.")
       .def(
-          "execute",
-          [](SchedulerHandle& self, const OpHandle& op, std::string stream,
-             const std::vector<OpHandle>& after) {
-            self.scheduler.execute(op.op, options(std::move(stream), after));
-          },
-          nb::arg("op"), nb::kw_only(), nb::arg("stream") = "compute", nb::arg("after") = none)
+          "get_ready_ops",
+          [](const SchedulerHandle& self) { return wrap(self, self.scheduler.get_ready_ops()); },
+          "Everything whose inputs have been issued, in program order.")
       .def(
-          "execute",
-          [](SchedulerHandle& self, const std::vector<OpHandle>& ops, std::string stream,
-             const std::vector<OpHandle>& after) {
-            self.scheduler.execute(unwrap(ops), options(std::move(stream), after));
+          "next_ops",
+          [](const SchedulerHandle& self, const std::vector<OpHandle>& ops) {
+            return wrap(self, self.scheduler.next_ops(unwrap(ops)));
           },
-          nb::arg("ops"), nb::kw_only(), nb::arg("stream") = "compute", nb::arg("after") = none,
-          "Runs one segment on neighbouring parts as one merged launch.")
+          nb::arg("ops"),
+          "What would become ready through `ops` once they were executed: what to launch with them.")
       .def(
           "run_sequentially", [](SchedulerHandle& self) { self.scheduler.run_sequentially(); },
           "Runs what is left in program order on one stream.")

@@ -8,9 +8,8 @@ namespace {
 
 bool is_collective(const Plan& plan, const Run& run) {
   return !run.launches.empty() &&
-         std::all_of(run.launches.begin(), run.launches.end(), [&](const OpLaunch& launch) {
-           return plan.graph->ops[launch.op].kind == OpKind::kCollective;
-         });
+         std::all_of(run.launches.begin(), run.launches.end(),
+                     [&](const OpLaunch& launch) { return plan.op(launch.op).kind == OpKind::kCollective; });
 }
 
 SizeExpr input_bytes(const Plan& plan, const OpLaunch& launch) {
@@ -65,7 +64,7 @@ std::vector<CollectiveReport> explain(const Plan& plan) {
     const Run& run = plan.runs[id];
     const bool alone = is_collective(plan, run);
     for (const OpLaunch& launch : run.launches) {
-      const Op& op = plan.graph->ops[launch.op];
+      const Op& op = plan.op(launch.op);
       if (op.kind != OpKind::kCollective) continue;
       CollectiveReport report{id, run.name, alone, run.first_part, input_bytes(plan, launch), {}, ""};
       if (alone) {

@@ -31,25 +31,7 @@ text::Value meta_to_text(const TensorMeta& meta) {
 }
 
 text::Value arg_to_text(const Graph& graph, const Arg& arg) {
-  using text::Value;
-  struct Visitor {
-    const Graph& graph;
-    Value operator()(std::monostate) const { return Value::none(); }
-    Value operator()(bool value) const { return Value::boolean(value); }
-    Value operator()(const SizeExpr& value) const { return value.to_text(); }
-    Value operator()(double value) const { return Value::floating(value); }
-    Value operator()(const std::string& value) const { return Value::string(value); }
-    Value operator()(const ValueRef& value) const { return Value::ref(graph.values[value.id].name); }
-    Value operator()(const NamedConstant& value) const {
-      return Value::call(value.kind, {Value::string(value.name)});
-    }
-    Value operator()(const ArgList& list) const {
-      std::vector<Value> items;
-      for (const Arg& item : list) items.push_back(arg_to_text(graph, item));
-      return Value::list(std::move(items));
-    }
-  };
-  return std::visit(Visitor{graph}, arg.data);
+  return dynaflow::arg_to_text(arg, [&](ValueId id) { return graph.values[id].name; });
 }
 
 text::Value refs_to_text(const Graph& graph, const std::vector<ValueId>& ids) {
@@ -248,32 +230,7 @@ class GraphReader {
   }
 
   Arg read_arg(const text::Value& value) {
-    using Kind = text::Value::Kind;
-    switch (value.kind) {
-      case Kind::kNone:
-        return {};
-      case Kind::kBool:
-        return {value.as_bool()};
-      case Kind::kFloat:
-        return {value.real};
-      case Kind::kString:
-        return {value.name};
-      case Kind::kRef:
-        return {ValueRef{lookup(value)}};
-      case Kind::kList: {
-        ArgList items;
-        for (const text::Value& item : value.items) items.push_back(read_arg(item));
-        return {std::move(items)};
-      }
-      case Kind::kCall:
-        if (value.items.size() == 1 && value.items[0].kind == Kind::kString)
-          return {NamedConstant{value.name, value.items[0].name}};
-        break;
-      case Kind::kInt:
-      case Kind::kName:
-        break;
-    }
-    return {SizeExpr::from_text(value)};
+    return arg_from_text(value, [this](const text::Value& ref) { return lookup(ref); });
   }
 
   std::vector<SizeExpr> read_sizes(const text::Value& value) {
@@ -320,6 +277,57 @@ class GraphReader {
 };
 
 }  // namespace
+
+text::Value arg_to_text(const Arg& arg, const std::function<std::string(ValueId)>& name_of) {
+  using text::Value;
+  struct Visitor {
+    const std::function<std::string(ValueId)>& name_of;
+    Value operator()(std::monostate) const { return Value::none(); }
+    Value operator()(bool value) const { return Value::boolean(value); }
+    Value operator()(const SizeExpr& value) const { return value.to_text(); }
+    Value operator()(double value) const { return Value::floating(value); }
+    Value operator()(const std::string& value) const { return Value::string(value); }
+    Value operator()(const ValueRef& value) const { return Value::ref(name_of(value.id)); }
+    Value operator()(const NamedConstant& value) const {
+      return Value::call(value.kind, {Value::string(value.name)});
+    }
+    Value operator()(const ArgList& list) const {
+      std::vector<Value> items;
+      for (const Arg& item : list) items.push_back(arg_to_text(item, name_of));
+      return Value::list(std::move(items));
+    }
+  };
+  return std::visit(Visitor{name_of}, arg.data);
+}
+
+Arg arg_from_text(const text::Value& value, const std::function<ValueId(const text::Value&)>& lookup) {
+  using Kind = text::Value::Kind;
+  switch (value.kind) {
+    case Kind::kNone:
+      return {};
+    case Kind::kBool:
+      return {value.as_bool()};
+    case Kind::kFloat:
+      return {value.real};
+    case Kind::kString:
+      return {value.name};
+    case Kind::kRef:
+      return {ValueRef{lookup(value)}};
+    case Kind::kList: {
+      ArgList items;
+      for (const text::Value& item : value.items) items.push_back(arg_from_text(item, lookup));
+      return {std::move(items)};
+    }
+    case Kind::kCall:
+      if (value.items.size() == 1 && value.items[0].kind == Kind::kString)
+        return {NamedConstant{value.name, value.items[0].name}};
+      break;
+    case Kind::kInt:
+    case Kind::kName:
+      break;
+  }
+  return {SizeExpr::from_text(value)};
+}
 
 Section to_text(const Graph& graph) {
   Section section;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <set>
 
 #include "dynaflow/plan.h"
@@ -15,6 +16,7 @@ class PlanChecker {
       fail("the plan has parts but its graph has no batch symbol");
     for (const Buffer& buffer : plan_.buffers)
       for (BufferId under : buffer.above) index(under, plan_.buffers.size(), "buffer");
+    for (const ReplacingOp& replacing : plan_.replacing) check_replacing(replacing);
     for (size_t id = 0; id < plan_.slots.size(); ++id) check_slot(id);
     for (const Run& run : plan_.runs) check_run(run);
     for (const PlanOutput& output : plan_.outputs)
@@ -50,13 +52,39 @@ class PlanChecker {
       fail(formatted("slot {} does not lie in the argument of its value %{}", id, value.name));
   }
 
+  /// It reads what the ops that it replaces read from outside, and makes values of theirs; they do no more.
+  void check_replacing(const ReplacingOp& replacing) const {
+    const Graph& graph = *plan_.graph;
+    const auto inside = [&](ValueId value) {
+      const Value& root = graph.values[storage_root(graph, value)];
+      return root.origin == Origin::kOp &&
+             std::find(replacing.ops.begin(), replacing.ops.end(), root.op) != replacing.ops.end();
+    };
+    std::set<ValueId> read;
+    for (OpId id : replacing.ops) {
+      const Op& op = graph.ops[id];
+      if (op.kind == OpKind::kView || op.kind == OpKind::kCollective || op.effects.any())
+        fail(formatted("'{}' replaces '{}', which is a view, a collective or has effects", replacing.op.name,
+                       op.name));
+      for (ValueId input : op_inputs(op)) read.insert(input);
+    }
+    for (ValueId input : op_inputs(replacing.op))
+      if (inside(input) || read.count(input) == 0)
+        fail(formatted("'{}' reads %{}, which the ops that it replaces do not read from outside",
+                       replacing.op.name, graph.values[input].name));
+    for (ValueId output : replacing.op.outputs)
+      if (!inside(output) || storage_root(graph, output) != output)
+        fail(formatted("'{}' makes %{}, which the ops that it replaces do not make", replacing.op.name,
+                       graph.values[output].name));
+  }
+
   void check_run(const Run& run) const {
     index(run.stream, plan_.streams.size(), "stream");
     if (run.first_part < 0 || run.first_part >= run.last_part || run.last_part > plan_.cut.parts)
       fail(formatted("run '{}' covers parts [{}, {})", run.name, run.first_part, run.last_part));
     for (const OpLaunch& launch : run.launches) {
-      index(launch.op, plan_.graph->ops.size(), "op");
-      const Op& op = plan_.graph->ops[launch.op];
+      index(launch.op, plan_.graph->ops.size() + plan_.replacing.size(), "op");
+      const Op& op = plan_.op(launch.op);
       for (SlotId slot : launch.inputs) index(slot, plan_.slots.size(), "slot");
       if (launch.inputs.size() != op_inputs(op).size() || launch.outputs.size() != op.outputs.size())
         fail(formatted("a launch of '{}' has {} inputs and {} outputs", op.name, launch.inputs.size(),

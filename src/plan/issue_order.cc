@@ -8,10 +8,12 @@ namespace dynaflow {
 
 namespace {
 
-bool only_collectives(const Partition& partition, SegmentId segment) {
-  const std::vector<OpId>& ops = partition.segments[segment].ops;
-  return std::all_of(ops.begin(), ops.end(),
-                     [&](OpId id) { return partition.graph->ops[id].kind == OpKind::kCollective; });
+bool only_collectives(const Partition& partition, const SegmentRun& run) {
+  return std::all_of(run.segments.begin(), run.segments.end(), [&](SegmentId segment) {
+    const std::vector<OpId>& ops = partition.segments[segment].ops;
+    return std::all_of(ops.begin(), ops.end(),
+                       [&](OpId id) { return partition.graph->ops[id].kind == OpKind::kCollective; });
+  });
 }
 
 std::vector<Stream> make_streams(const Schedule& schedule) {
@@ -22,7 +24,7 @@ std::vector<Stream> make_streams(const Schedule& schedule) {
   }
   for (const SegmentRun& run : schedule.runs) {
     Stream& stream = streams[static_cast<size_t>(run.stream)];
-    if (stream.kind == StreamKind::kAsync && !only_collectives(*schedule.partition, run.segment))
+    if (stream.kind == StreamKind::kAsync && !only_collectives(*schedule.partition, run))
       stream.kind = StreamKind::kThread;
   }
   return streams;
@@ -40,19 +42,22 @@ std::vector<std::vector<RunId>> dependencies(const Schedule& schedule) {
     const SegmentRun& run = schedule.runs[id];
     std::vector<RunId>& need = needs[id];
     need = run.after;
-    for (SegmentId input : partition.segments[run.segment].inputs)
+    for (SegmentId segment : run.segments)
       for (int part = run.first_part; part < run.last_part; ++part)
-        need.push_back(issued[input][static_cast<size_t>(part)]);
-    for (OpId op : partition.segments[run.segment].ops) {
-      const std::string& group = partition.graph->ops[op].group;
-      if (group.empty()) continue;
-      const auto [entry, added] = last_of_group.try_emplace(group, id);
-      if (!added && entry->second != id && schedule.runs[entry->second].stream != run.stream)
-        need.push_back(entry->second);
-      entry->second = id;
+        issued[segment][static_cast<size_t>(part)] = id;
+    for (SegmentId segment : run.segments) {
+      for (SegmentId input : partition.segments[segment].inputs)
+        for (int part = run.first_part; part < run.last_part; ++part)
+          if (const RunId from = issued[input][static_cast<size_t>(part)]; from != id) need.push_back(from);
+      for (OpId op : partition.segments[segment].ops) {
+        const std::string& group = partition.graph->ops[op].group;
+        if (group.empty()) continue;
+        const auto [entry, added] = last_of_group.try_emplace(group, id);
+        if (!added && entry->second != id && schedule.runs[entry->second].stream != run.stream)
+          need.push_back(entry->second);
+        entry->second = id;
+      }
     }
-    for (int part = run.first_part; part < run.last_part; ++part)
-      issued[run.segment][static_cast<size_t>(part)] = id;
     std::sort(need.begin(), need.end());
     need.erase(std::unique(need.begin(), need.end()), need.end());
   }

@@ -6,16 +6,6 @@
 
 namespace dynaflow {
 
-std::string part_symbol(int part) { return formatted("p{}", part); }
-
-SizeExpr on_parts(const Graph& graph, const SizeExpr& expr, int first_part, int last_part, int parts) {
-  const bool all = first_part == 0 && last_part == parts;
-  if (all || graph.batch_symbol.empty() || !expr.depends_on(graph.batch_symbol)) return expr;
-  SizeExpr rows;
-  for (int part = first_part; part < last_part; ++part) rows = rows + SizeExpr::symbol(part_symbol(part));
-  return expr.substitute(graph.batch_symbol, rows);
-}
-
 PlanPtr lower(const Schedule& schedule) {
   check(schedule);
   auto plan = std::make_shared<Plan>();

@@ -81,14 +81,34 @@ Line output_to_text(const PlanOutput& output) {
   return make_line("result", {text::Value::none()});
 }
 
+Line replacing_to_text(const Plan& plan, const ReplacingOp& replacing) {
+  const auto name_of = [&](ValueId id) { return plan.graph->values[id].name; };
+  const Op& op = replacing.op;
+  Line line;
+  line.kind = op.target;
+  for (ValueId output : op.outputs) line.results.push_back(name_of(output));
+  for (const Arg& arg : op.args) line.args.push_back(arg_to_text(arg, name_of));
+  std::vector<text::Value> ops;
+  for (OpId id : replacing.ops) ops.push_back(text::Value::string(plan.graph->ops[id].name));
+  line.attrs = {{"name", text::Value::string(op.name)},
+                {"replacement", text::Value::string(replacing.replacement)},
+                {"replaces", text::Value::list(std::move(ops))}};
+  if (!op.out_target.empty()) line.attrs.emplace_back("out_target", text::Value::string(op.out_target));
+  if (op.kind == OpKind::kOpaque) line.attrs.emplace_back("opaque", text::Value::boolean(true));
+  if (replacing.tolerance != 0)
+    line.attrs.emplace_back("tolerance", text::Value::floating(replacing.tolerance));
+  return line;
+}
+
 void runs_to_text(const Plan& plan, std::vector<Line>& lines) {
   for (const Run& run : plan.runs) {
-    lines.push_back(
-        make_line("run", {text::Value::string(run.name), text::Value::integral(run.segment),
-                          text::Value::integral(run.first_part), text::Value::integral(run.last_part),
-                          text::Value::integral(run.stream)}));
+    lines.push_back(make_line(
+        "run", {text::Value::string(run.name),
+                run.segments.size() == 1 ? text::Value::integral(run.segments[0]) : integers(run.segments),
+                text::Value::integral(run.first_part), text::Value::integral(run.last_part),
+                text::Value::integral(run.stream)}));
     for (const OpLaunch& launch : run.launches)
-      lines.push_back(make_line("call", {text::Value::string(plan.graph->ops[launch.op].name),
+      lines.push_back(make_line("call", {text::Value::string(plan.op(launch.op).name),
                                          integers(launch.inputs), integers(launch.outputs),
                                          text::Value::identifier(name_of(kDeliveries, launch.delivery))}));
   }
@@ -113,6 +133,7 @@ text::Section plan_section(const Plan& plan) {
                           {"events", text::Value::integral(plan.events)}};
   std::vector<Line>& lines = section.lines;
   for (const Guard& guard : plan.guards) lines.push_back(make_line("guard", {to_text(guard)}));
+  for (const ReplacingOp& replacing : plan.replacing) lines.push_back(replacing_to_text(plan, replacing));
   for (const Buffer& buffer : plan.buffers)
     lines.push_back(make_line("buffer", {buffer.bytes.to_text(), integers(buffer.above)}));
   for (const OutputStorage& storage : plan.output_storage)
@@ -144,7 +165,9 @@ class PlanReader {
  private:
   void read_line(const Line& line) {
     const size_t count = line.args.size();
-    if (line.kind == "guard" && count == 1)
+    if (!line.results.empty())
+      read_replacing(line);
+    else if (line.kind == "guard" && count == 1)
       plan_.guards.push_back(guard_from_text(line.args[0]));
     else if (line.kind == "buffer" && count == 2)
       plan_.buffers.push_back({SizeExpr::from_text(line.args[0]), ids(line.args[1])});
@@ -165,13 +188,45 @@ class PlanReader {
       line.fail(formatted("'{}' with {} arguments is no line of a plan", line.kind, count));
   }
 
+  ValueId find_value(const text::Value& ref) const {
+    const auto value = values_.find(ref.as_ref());
+    if (value == values_.end()) ref.fail("a value of the graph");
+    return value->second;
+  }
+
+  void read_replacing(const Line& line) {
+    ReplacingOp replacing;
+    Op& op = replacing.op;
+    op.target = line.kind;
+    op.name = line.at("name").as_string();
+    for (const std::string& result : line.results) {
+      const auto value = values_.find(result);
+      if (value == values_.end()) line.fail(formatted("%{} is no value of the graph", result));
+      op.outputs.push_back(value->second);
+    }
+    for (const text::Value& arg : line.args)
+      op.args.push_back(arg_from_text(arg, [this](const text::Value& ref) { return find_value(ref); }));
+    for (const text::Value& name : line.at("replaces").as_list()) {
+      const auto found = ops_.find(name.as_string());
+      const bool own = found != ops_.end() && found->second < static_cast<OpId>(plan_.graph->ops.size());
+      if (!own) name.fail("the name of an op of the graph");
+      replacing.ops.push_back(found->second);
+    }
+    replacing.replacement = line.at("replacement").as_string();
+    if (const text::Value* target = line.find("out_target")) op.out_target = target->as_string();
+    if (const text::Value* opaque = line.find("opaque"); opaque != nullptr && opaque->as_bool())
+      op.kind = OpKind::kOpaque;
+    if (const text::Value* tolerance = line.find("tolerance")) replacing.tolerance = tolerance->as_float();
+    const auto id = static_cast<OpId>(plan_.graph->ops.size() + plan_.replacing.size());
+    if (!ops_.emplace(op.name, id).second) line.fail(formatted("two ops are named '{}'", op.name));
+    plan_.replacing.push_back(std::move(replacing));
+  }
+
   void read_slot(const Line& line) {
-    const auto value = values_.find(line.args[0].as_ref());
-    if (value == values_.end()) line.args[0].fail("a value of the graph");
     if (line.args[3].kind != text::Value::Kind::kCall || line.args[3].items.size() != 1)
       line.args[3].fail("arena(n), argument(n), constant(n), output(n) or kernel(n)");
     Slot slot;
-    slot.value = value->second;
+    slot.value = find_value(line.args[0]);
     slot.first_part = integer(line.args[1]);
     slot.last_part = integer(line.args[2]);
     slot.root = named(kRoots, line.args[3], line.args[3].name);
@@ -187,7 +242,8 @@ class PlanReader {
   void read_run(const Line& line) {
     Run run;
     run.name = line.args[0].as_string();
-    run.segment = integer(line.args[1]);
+    const bool several = line.args[1].kind == text::Value::Kind::kList;
+    run.segments = several ? ids(line.args[1]) : std::vector{integer(line.args[1])};
     run.first_part = integer(line.args[2]);
     run.last_part = integer(line.args[3]);
     run.stream = integer(line.args[4]);
@@ -197,7 +253,7 @@ class PlanReader {
   void read_call(const Line& line) {
     if (plan_.runs.empty()) line.fail("a call belongs to the run above it; there is none");
     const auto op = ops_.find(line.args[0].as_string());
-    if (op == ops_.end()) line.args[0].fail("the name of an op of the graph");
+    if (op == ops_.end()) line.args[0].fail("the name of an op of the graph, or of one that replaces some");
     plan_.runs.back().launches.push_back({op->second, ids(line.args[1]), ids(line.args[2]),
                                           named(kDeliveries, line.args[3], line.args[3].as_name())});
   }
@@ -261,9 +317,10 @@ PlanPtr parse_plan(std::string_view source) {
 }
 
 bool operator==(const Plan& a, const Plan& b) {
-  return *a.graph == *b.graph && a.strategy == b.strategy && a.cut == b.cut && a.guards == b.guards &&
-         a.streams == b.streams && a.runs == b.runs && a.slots == b.slots && a.buffers == b.buffers &&
-         a.output_storage == b.output_storage && a.outputs == b.outputs && a.events == b.events;
+  return *a.graph == *b.graph && a.replacing == b.replacing && a.strategy == b.strategy && a.cut == b.cut &&
+         a.guards == b.guards && a.streams == b.streams && a.runs == b.runs && a.slots == b.slots &&
+         a.buffers == b.buffers && a.output_storage == b.output_storage && a.outputs == b.outputs &&
+         a.events == b.events;
 }
 
 }  // namespace dynaflow

@@ -2,14 +2,18 @@
 
 #include <algorithm>
 
+#include "plan/launches.h"
+
 namespace dynaflow {
 
 StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue, Plan& plan)
-    : partition_(*schedule.partition),
+    : schedule_(schedule),
+      partition_(*schedule.partition),
       graph_(*schedule.partition->graph),
       issue_(issue),
       plan_(plan),
       parts_(schedule.cut.parts),
+      launches_(choose_launches(schedule, issue, plan)),
       united_(graph_.values.size()),
       is_output_(graph_.values.size(), false),
       is_read_(graph_.values.size(), false) {}
@@ -23,6 +27,10 @@ void StoragePlanner::run() {
 }
 
 ValueId StoragePlanner::root_of(ValueId value) const { return united_[storage_root(graph_, value)]; }
+
+namespace {
+bool writes_where_told(const Op& op) { return !op.out_target.empty() || op.kind == OpKind::kCollective; }
+}  // namespace
 
 /// A collective may overwrite its input when nothing else ever looks at those bytes.
 bool StoragePlanner::reduces_in_place(const Op& op) const {
@@ -65,16 +73,17 @@ PartRange StoragePlanner::range_of(ValueId value, const SegmentRun& run) const {
 }
 
 void StoragePlanner::collect_ranges() {
-  for (const IssuedRun& issued : issue_.runs) {
-    for (OpId id : partition_.segments[issued.run.segment].ops) {
-      const Op& op = graph_.ops[id];
+  for (size_t run = 0; run < issue_.runs.size(); ++run) {
+    const IssuedRun& issued = issue_.runs[run];
+    for (OpId id : launches_[run]) {
+      const Op& op = plan_.op(id);
       for (ValueId value : op_inputs(op)) {
         ranges_[root_of(value)].insert(range_of(value, issued.run));
         is_read_[root_of(value)] = true;
       }
       for (ValueId value : op.outputs) {
         ranges_[root_of(value)].insert(range_of(value, issued.run));
-        if (root_of(value) == value) made_[value].insert(range_of(value, issued.run));
+        if (root_of(value) == value) made_[value][range_of(value, issued.run)] = writes_where_told(op);
       }
     }
   }
@@ -102,10 +111,12 @@ Root StoragePlanner::choose_root(ValueId root, PartRange range) const {
   const Value& value = graph_.values[root];
   if (value.origin == Origin::kConstant) return Root::kConstant;
   if (value.origin != Origin::kOp) return Root::kArgument;
-  const Op& op = graph_.ops[value.op];
-  const bool has_out = !op.out_target.empty() || op.kind == OpKind::kCollective;
   // A fresh result is kept as it is, unless several must come together in one storage.
-  if (!has_out && made_.at(root).count(range) > 0) return Root::kKernel;
+  const auto made = made_.find(root);
+  if (made != made_.end()) {
+    const auto maker = made->second.find(range);
+    if (maker != made->second.end() && !maker->second) return Root::kKernel;
+  }
   return is_output_[root] ? Root::kOutput : Root::kArena;
 }
 
@@ -178,23 +189,23 @@ SlotId StoragePlanner::slot(ValueId value, PartRange range) {
   return entry->second;
 }
 
-Delivery StoragePlanner::choose_delivery(const Op& op, PartRange range) {
+Delivery StoragePlanner::choose_delivery(const Op& op, const SegmentRun& run) {
   bool fresh = false;
   bool copied = false;
   bool aliased = !op.outputs.empty();
   for (ValueId value : op.outputs) {
     aliased &= graph_.values[value].alias_of != kNoId;
-    const Root where = storages_[storage_of(value, range)].where;
+    const Root where = storages_[storage_of(value, range_of(value, run))].where;
     fresh |= where == Root::kKernel;
     copied |= where != Root::kKernel;
   }
   if (reduces_in_place(op) || aliased) return Delivery::kInPlace;
-  if (!fresh && (!op.out_target.empty() || op.kind == OpKind::kCollective)) return Delivery::kOut;
+  if (!fresh && writes_where_told(op)) return Delivery::kOut;
   return copied ? Delivery::kCopy : Delivery::kFresh;
 }
 
 OpLaunch StoragePlanner::make_launch(OpId id, const IssuedRun& issued) {
-  const Op& op = graph_.ops[id];
+  const Op& op = plan_.op(id);
   OpLaunch launch;
   launch.op = id;
   for (ValueId value : op_inputs(op)) launch.inputs.push_back(slot(value, range_of(value, issued.run)));
@@ -211,26 +222,24 @@ OpLaunch StoragePlanner::make_launch(OpId id, const IssuedRun& issued) {
     if (source) storage.index = made;
     if (storage.where == Root::kKernel) plan_.slots[made].index = storage.index;
   }
-  const PartRange range = op.outputs.empty() ? PartRange{0, parts_} : range_of(op.outputs[0], issued.run);
-  launch.delivery = choose_delivery(op, range);
+  launch.delivery = choose_delivery(op, issued.run);
   return launch;
 }
 
 void StoragePlanner::place_launches() {
   for (RunId id = 0; id < static_cast<RunId>(issue_.runs.size()); ++id) {
     const IssuedRun& issued = issue_.runs[id];
-    const Segment& segment = partition_.segments[issued.run.segment];
     Run run;
-    run.segment = issued.run.segment;
+    run.segments = issued.run.segments;
     run.first_part = issued.run.first_part;
     run.last_part = issued.run.last_part;
     run.stream = issued.run.stream;
-    run.name = segment.name;
-    if (segment.form == SplitForm::kSplit && parts_ > 1)
+    run.name = launch_name(schedule_, issued.run);
+    if (is_split(schedule_, issued.run))
       run.name = issued.run.parts() == 1
-                     ? formatted("mb{}/{}", run.first_part, segment.name)
-                     : formatted("mb{}-{}/{}", run.first_part, run.last_part - 1, segment.name);
-    for (OpId op : segment.ops) {
+                     ? formatted("mb{}/{}", run.first_part, run.name)
+                     : formatted("mb{}-{}/{}", run.first_part, run.last_part - 1, run.name);
+    for (OpId op : launches_[static_cast<size_t>(id)]) {
       const int position = static_cast<int>(run.launches.size());
       OpLaunch launch = make_launch(op, issued);
       for (SlotId input : launch.inputs)

@@ -30,7 +30,8 @@ struct Storage {
 class StoragePlanner {
  public:
   StoragePlanner(const Schedule& schedule, const Issue& issue, Plan& plan);
-  /// Fills plan.runs, slots, outputs and output_storage. Throws PlanError when a part of a value is no slice.
+  /// Fills plan.replacing, runs, slots, outputs and output_storage. Throws PlanError when a part of a value
+  /// is no slice.
   void run();
   const std::vector<Storage>& storages() const { return storages_; }
   /// Gives arena storages their buffers, and so every slot that lies in them. `buffers`: by index in
@@ -44,7 +45,7 @@ class StoragePlanner {
   bool needs_joining(const std::set<PartRange>& ranges) const;
   void place_launches();
   OpLaunch make_launch(OpId op, const IssuedRun& issued);
-  Delivery choose_delivery(const Op& op, PartRange range);
+  Delivery choose_delivery(const Op& op, const SegmentRun& run);
   void place_outputs();
   Root choose_root(ValueId root, PartRange range) const;
   int32_t add_output_storage(ValueId root, PartRange range);
@@ -56,18 +57,21 @@ class StoragePlanner {
   void describe(Slot& slot, const Storage& storage) const;
   bool reduces_in_place(const Op& op) const;
 
+  const Schedule& schedule_;
   const Partition& partition_;
   const Graph& graph_;
   const Issue& issue_;
   Plan& plan_;
   int parts_;
+  std::vector<std::vector<OpId>> launches_;  // by run: ids of Plan::op
 
-  std::vector<ValueId> united_;                     // by ValueId: the root after in-place collectives
-  std::vector<bool> is_output_;                     // by root
-  std::vector<bool> is_read_;                       // by root
-  std::map<ValueId, std::set<PartRange>> ranges_;   // by root: the ranges it is used on
-  std::map<ValueId, std::set<PartRange>> made_;     // by root: the ranges its op runs on
-  std::map<ValueId, std::vector<size_t>> by_root_;  // storages of a root
+  std::vector<ValueId> united_;                        // by ValueId: the root after in-place collectives
+  std::vector<bool> is_output_;                        // by root
+  std::vector<bool> is_read_;                          // by root
+  std::map<ValueId, std::set<PartRange>> ranges_;      // by root: the ranges it is used on
+  std::map<ValueId, std::map<PartRange, bool>> made_;  // by root: the ranges it is made on, and whether the
+                                                       // kernel writes there where it is told
+  std::map<ValueId, std::vector<size_t>> by_root_;     // storages of a root
   std::vector<Storage> storages_;
   std::map<std::pair<ValueId, PartRange>, SlotId> slots_;
   std::vector<size_t> slot_storage_;  // by SlotId

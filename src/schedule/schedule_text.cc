@@ -26,9 +26,16 @@ text::Line stream_to_text(const std::string& name) {
 text::Line run_to_text(const Schedule& schedule, const SegmentRun& run) {
   text::Line line;
   line.kind = "run";
-  line.args = {text::Value::string(schedule.partition->segments[run.segment].name),
+  std::vector<text::Value> names;
+  for (SegmentId segment : run.segments)
+    names.push_back(text::Value::string(schedule.partition->segments[segment].name));
+  line.args = {names.size() == 1 ? names[0] : text::Value::list(std::move(names)),
                text::Value::integral(run.first_part), text::Value::integral(run.last_part),
                text::Value::string(schedule.streams[static_cast<size_t>(run.stream)])};
+  if (run.replacement != kNoId) {
+    const Replacement& replacement = schedule.replacements[static_cast<size_t>(run.replacement)];
+    line.attrs.emplace_back("replace", text::Value::string(replacement.name));
+  }
   if (!run.after.empty()) line.attrs.emplace_back("after", integers(run.after));
   return line;
 }
@@ -54,19 +61,26 @@ class ScheduleReader {
         schedule_.streams.push_back(line.args[0].as_string());
       else if (line.kind == "guard" && line.args.size() == 1)
         schedule_.guards.push_back(guard_from_text(line.args[0]));
+      else if (line.kind == "replacement")
+        read_replacement(line);
       else if (line.kind == "run" && line.args.size() == 4)
         read_run(line);
       else
-        line.fail("expected stream(name), guard(condition) or run(segment, first part, last part, stream)");
+        line.fail(
+            "expected stream(name), guard(condition), replacement(name, target, arguments) or run(segments, "
+            "first part, last part, stream)");
     }
   }
 
  private:
   void read_run(const text::Line& line) {
     SegmentRun run;
-    const auto found = segments_.find(line.args[0].as_string());
-    if (found == segments_.end()) line.args[0].fail("the name of a segment");
-    run.segment = found->second;
+    const bool several = line.args[0].kind == text::Value::Kind::kList;
+    for (const text::Value& name : several ? line.args[0].items : std::vector{line.args[0]}) {
+      const auto found = segments_.find(name.as_string());
+      if (found == segments_.end()) name.fail("the name of a segment");
+      run.segments.push_back(found->second);
+    }
     run.first_part = small_int(line.args[1]);
     run.last_part = small_int(line.args[2]);
     const auto stream =
@@ -75,11 +89,24 @@ class ScheduleReader {
     run.stream = static_cast<int>(stream - schedule_.streams.begin());
     if (const text::Value* after = line.find("after"))
       for (const text::Value& item : after->as_list()) run.after.push_back(small_int(item));
+    if (const text::Value* name = line.find("replace")) {
+      const auto replacement = replacements_.find(name->as_string());
+      if (replacement == replacements_.end()) name->fail("the name of a replacement above");
+      run.replacement = replacement->second;
+    }
     schedule_.runs.push_back(std::move(run));
+  }
+
+  void read_replacement(const text::Line& line) {
+    schedule_.replacements.push_back(replacement_from_text(line));
+    const std::string& name = schedule_.replacements.back().name;
+    if (!replacements_.emplace(name, static_cast<int>(schedule_.replacements.size()) - 1).second)
+      line.fail(formatted("two replacements are named '{}'", name));
   }
 
   Schedule& schedule_;
   std::map<std::string, SegmentId> segments_;
+  std::map<std::string, int> replacements_;
 };
 
 }  // namespace
@@ -173,6 +200,7 @@ text::Section to_text(const Schedule& schedule) {
     line.args = {to_text(guard)};
     section.lines.push_back(std::move(line));
   }
+  for (const Replacement& replacement : schedule.replacements) section.lines.push_back(to_text(replacement));
   for (const SegmentRun& run : schedule.runs) section.lines.push_back(run_to_text(schedule, run));
   return section;
 }

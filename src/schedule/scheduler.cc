@@ -10,7 +10,6 @@ namespace dynaflow {
 namespace {
 
 constexpr const char* kDefaultStream = "compute";
-constexpr size_t kShownRuns = 8;  // in an error: the last runs issued
 
 /// A comparison that was made before says nothing new; neither does one with a negative number.
 void record(std::vector<Guard>& guards, Guard guard) {
@@ -148,122 +147,44 @@ bool Scheduler::is_ready(SegmentId segment, int first_part, int last_part) const
   return true;
 }
 
+ReadyOp Scheduler::op_of(SegmentId segment, int part) const {
+  const int first = part - part % step(segment);
+  return {&partition_->segments[segment], segment, first, first + step(segment)};
+}
+
 std::vector<ReadyOp> Scheduler::get_ready_ops() const {
   std::vector<ReadyOp> ready;
-  for (const auto& [id, part] : ready_)
-    ready.emplace_back(&partition_->segments[id], id, part, part + step(id));
+  for (const auto& [id, part] : ready_) ready.push_back(op_of(id, part));
   return ready;
 }
 
-std::string Scheduler::op_name(SegmentId segment, int first_part, int last_part) const {
-  Schedule names;
-  names.partition = partition_;
-  names.cut = cut_;
-  SegmentRun run;
-  run.segment = segment;
-  run.first_part = first_part;
-  run.last_part = last_part;
-  return run_name(names, run);
-}
-
-void Scheduler::refuse(SegmentId segment, int first_part, int last_part, const std::string& why) const {
-  std::string message =
-      formatted("{} {} (strategy '{}', schedule step {})", op_name(segment, first_part, last_part), why,
-                schedule_->strategy, schedule_->runs.size());
-  std::vector<std::string> issued;
-  for (const SegmentRun& run : schedule_->runs)
-    issued.push_back(op_name(run.segment, run.first_part, run.last_part));
-  const size_t skipped = issued.size() > kShownRuns ? issued.size() - kShownRuns : 0;
-  issued.erase(issued.begin(), issued.begin() + static_cast<std::ptrdiff_t>(skipped));
-  message += formatted("\n  issued so far: {}{}", skipped > 0 ? "..., " : "",
-                       issued.empty() ? "nothing" : formatted("{}", fmt::join(issued, ", ")));
-  const std::vector<ReadyOp> ready = get_ready_ops();
-  if (!ready.empty())
-    message += formatted("\n  {} is ready: execute it first, or take ops from get_ready_ops()",
-                         op_name(ready[0].segment(), ready[0].first_part(), ready[0].last_part()));
-  throw ScheduleError(message);
-}
-
-int Scheduler::stream_index(const std::string& name) {
-  std::vector<std::string>& streams = schedule_->streams;
-  const auto found = std::find(streams.begin(), streams.end(), name);
-  if (found != streams.end()) return static_cast<int>(found - streams.begin());
-  streams.push_back(name);
-  return static_cast<int>(streams.size()) - 1;
-}
-
-void Scheduler::issue(SegmentId segment, int first_part, int last_part, const ExecuteOptions& options) {
-  for (int part = first_part; part < last_part; ++part)
-    if (issued_[segment][static_cast<size_t>(part)] != kNoId)
-      refuse(segment, first_part, last_part, "is executed twice");
-  for (SegmentId input : partition_->segments[segment].inputs)
-    for (int part = first_part; part < last_part; ++part)
-      if (issued_[input][static_cast<size_t>(part)] == kNoId) {
-        const bool split = partition_->segments[input].form == SplitForm::kSplit;
-        refuse(segment, first_part, last_part,
-               formatted("is executed before its input {}",
-                         op_name(input, split ? part : 0, split ? part + 1 : cut_.parts)));
-      }
-  SegmentRun run;
-  run.segment = segment;
-  run.first_part = first_part;
-  run.last_part = last_part;
-  run.stream = stream_index(options.stream);
-  for (const ReadyOp& op : options.after) {
-    const RunId id = issued_[op.segment()][static_cast<size_t>(op.first_part())];
-    if (id == kNoId)
-      refuse(segment, first_part, last_part,
-             formatted("is to run after {}, which is not executed yet: the order would be a cycle",
-                       op_name(op.segment(), op.first_part(), op.last_part())));
-    run.after.push_back(id);
-  }
-  const auto id = static_cast<RunId>(schedule_->runs.size());
-  for (int part = first_part; part < last_part; ++part) {
-    issued_[segment][static_cast<size_t>(part)] = id;
-    ready_.erase({segment, part});
-  }
-  for (SegmentId user : users_[segment])
-    for (int part = first_part; part < last_part; part += step(user)) add_if_ready(user, part);
-  schedule_->runs.push_back(std::move(run));
-  started_ = true;
-}
-
-void Scheduler::execute(const ReadyOp& op, const ExecuteOptions& options) {
-  issue(op.segment(), op.first_part(), op.last_part(), options);
-}
-
-void Scheduler::execute(std::span<const ReadyOp> ops, const ExecuteOptions& options) {
-  if (ops.empty()) throw ScheduleError(formatted("execute([]) (strategy '{}')", schedule_->strategy));
-  std::vector<ReadyOp> sorted(ops.begin(), ops.end());
-  std::sort(sorted.begin(), sorted.end(),
-            [](const ReadyOp& a, const ReadyOp& b) { return a.first_part() < b.first_part(); });
-  for (size_t i = 1; i < sorted.size(); ++i) {
-    if (sorted[i].segment() != sorted[0].segment())
-      refuse(sorted[i].segment(), sorted[i].first_part(), sorted[i].last_part(),
-             formatted("cannot be launched with {}: a merged launch takes parts of one segment",
-                       sorted[0].name()));
-    if (sorted[i].first_part() != sorted[i - 1].last_part())
-      refuse(sorted[i].segment(), sorted[i].first_part(), sorted[i].last_part(),
-             formatted("is not the neighbour of part {}: a merged launch takes neighbouring parts, each once",
-                       sorted[i - 1].first_part()));
-  }
-  issue(sorted.front().segment(), sorted.front().first_part(), sorted.back().last_part(), options);
-}
-
-void Scheduler::run_sequentially() {
-  for (SegmentId id = 0; id < static_cast<SegmentId>(partition_->segments.size()); ++id) {
-    for (int part = 0; part < cut_.parts; part += step(id))
-      if (issued_[id][static_cast<size_t>(part)] == kNoId) issue(id, part, part + step(id), {});
-  }
+std::vector<ReadyOp> Scheduler::next_ops(std::span<const ReadyOp> ops) const {
+  const auto done = [&](SegmentId segment, int part) {
+    return issued(segment, part) || std::any_of(ops.begin(), ops.end(), [&](const ReadyOp& op) {
+             return op.segment() == segment && op.first_part() <= part && part < op.last_part();
+           });
+  };
+  const auto complete = [&](const ReadyOp& op) {
+    for (SegmentId input : partition_->segments[op.segment()].inputs)
+      for (int part = op.first_part(); part < op.last_part(); ++part)
+        if (!done(input, part)) return false;
+    return true;
+  };
+  std::set<std::pair<SegmentId, int>> found;
+  for (const ReadyOp& op : ops)
+    for (SegmentId user : users_[op.segment()])
+      for (int part = op.first_part(); part < op.last_part(); ++part)
+        if (!done(user, part) && complete(op_of(user, part)))
+          found.emplace(user, op_of(user, part).first_part());
+  std::vector<ReadyOp> next;
+  for (const auto& [id, part] : found) next.push_back(op_of(id, part));
+  return next;
 }
 
 SchedulePtr Scheduler::finish() {
-  for (SegmentId id = 0; id < static_cast<SegmentId>(partition_->segments.size()); ++id) {
-    const bool split = partition_->segments[id].form == SplitForm::kSplit;
+  for (SegmentId id = 0; id < static_cast<SegmentId>(partition_->segments.size()); ++id)
     for (int part = 0; part < cut_.parts; ++part)
-      if (issued_[id][static_cast<size_t>(part)] == kNoId)
-        refuse(id, split ? part : 0, split ? part + 1 : cut_.parts, "is never executed");
-  }
+      if (!issued(id, part)) refuse(run_of(op_of(id, part)), "is never executed");
   schedule_->cut = cut_;
   return std::move(schedule_);
 }

@@ -275,7 +275,7 @@ Source CallBuilder::convert(Context& context, const c10::Argument& formal, const
 }
 
 Call CallBuilder::build(const Run& run, const OpLaunch& launch, bool out) {
-  const Op& op = plan_.graph->ops.at(static_cast<size_t>(launch.op));
+  const Op& op = plan_.op(launch.op);
   const c10::OperatorHandle target = find_operator(op, op.target);
   Call call{out ? find_operator(op, op.out_target) : target, {}, {}, {}};
   Context context{run, launch, op, call};

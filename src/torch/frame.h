@@ -80,6 +80,9 @@ class TorchFrame final : public KernelFrame {
   void fill(const Call& call, torch::jit::Stack& stack);
   void call(const PreparedLaunch& launch, Lane& lane);
   void deliver(const PreparedLaunch& launch, Lane& lane);
+  std::string misfit(SlotId id, const at::Tensor& result) const;
+  void check_written(const PreparedLaunch& launch);
+  void restore_written(const PreparedLaunch& launch);
   void store(SlotId id, at::Tensor result, Lane& lane);
   at::Tensor empty_like_slot(SlotId id) const;
   std::shared_ptr<Completion> start(RunId run, const PreparedLaunch& launch, Lane& lane);

@@ -112,6 +112,7 @@ void TorchFrame::call(const PreparedLaunch& launch, Lane& lane) {
   } else {
     launch.call.handle.callBoxed(lane.stack);
   }
+  if (launch.replaces && launch.delivery == Delivery::kOut) check_written(launch);
 #ifdef DYNAFLOW_DEBUG_CHECKS
   check.finish();
 #endif
@@ -127,7 +128,8 @@ void TorchFrame::deliver(const PreparedLaunch& launch, Lane& lane) {
     const SlotId id = next < launch.outputs.size() ? launch.outputs[next] : kNoId;
     ++next;
     if (id == kNoId || !result.defined()) return;
-    if (launch.delivery == Delivery::kCopy) {
+    if (launch.delivery == Delivery::kCopy && shape_of(id).root != Root::kKernel) {
+      if (const std::string wrong = misfit(id, result); !wrong.empty()) throw std::runtime_error(wrong);
       slot(id).copy_(result);
       lane.counters.copied_bytes += static_cast<int64_t>(result.nbytes());
       ++lane.counters.fresh_results;
@@ -144,6 +146,35 @@ void TorchFrame::deliver(const PreparedLaunch& launch, Lane& lane) {
   }
 }
 
+/// Says how a result differs from what the graph makes in its slot; empty where it does not.
+std::string TorchFrame::misfit(SlotId id, const at::Tensor& result) const {
+  const PreparedSlot& expected = shape_of(id);
+  bool same = static_cast<size_t>(result.dim()) == expected.shape.sizes.size() &&
+              result.scalar_type() == expected.dtype;
+  for (size_t d = 0; same && d < expected.shape.sizes.size(); ++d)
+    same = result.size(static_cast<int64_t>(d)) == value(expected.shape.sizes[d]);
+  if (same) return {};
+  std::vector<int64_t> sizes;
+  for (const int reg : expected.shape.sizes) sizes.push_back(value(reg));
+  return formatted("returned {} [{}] where the graph says {} [{}]", c10::toString(result.scalar_type()),
+                   fmt::join(result.sizes(), ", "), c10::toString(expected.dtype), fmt::join(sizes, ", "));
+}
+
+/// An out= kernel that makes another shape gives its argument that shape.
+void TorchFrame::check_written(const PreparedLaunch& launch) {
+  for (const SlotId id : launch.outputs) {
+    if (id == kNoId) continue;
+    if (const std::string wrong = misfit(id, slot(id)); !wrong.empty()) throw std::runtime_error(wrong);
+  }
+}
+
+/// Gives slots back the shape that a kernel may have taken from them.
+void TorchFrame::restore_written(const PreparedLaunch& launch) {
+  if (!launch.replaces || launch.delivery != Delivery::kOut) return;
+  for (const SlotId id : launch.outputs)
+    if (id != kNoId) bind_sizes(id, slot(id).storage_offset());
+}
+
 at::Tensor TorchFrame::empty_like_slot(SlotId id) const {
   const PreparedSlot& slot = shape_of(id);
   c10::SmallVector<int64_t, 8> sizes;
@@ -156,21 +187,12 @@ at::Tensor TorchFrame::empty_like_slot(SlotId id) const {
 /// Puts a kernel's own tensor in its slot and points the slot's views at it.
 void TorchFrame::store(SlotId id, at::Tensor result, Lane& lane) {
   const PreparedSlot& expected = shape_of(id);
-  const size_t dims = expected.shape.sizes.size();
-  bool same_size = static_cast<size_t>(result.dim()) == dims && result.scalar_type() == expected.dtype;
+  if (const std::string wrong = misfit(id, result); !wrong.empty()) throw std::runtime_error(wrong);
   bool same_strides = true;
-  for (size_t d = 0; same_size && d < dims; ++d) {
+  for (size_t d = 0; d < expected.shape.sizes.size(); ++d) {
     const auto dim = static_cast<int64_t>(d);
-    same_size = result.size(dim) == value(expected.shape.sizes[d]);
     same_strides =
         same_strides && (result.size(dim) <= 1 || result.stride(dim) == value(expected.shape.strides[d]));
-  }
-  if (!same_size) {
-    std::vector<int64_t> sizes;
-    for (const int reg : expected.shape.sizes) sizes.push_back(value(reg));
-    throw std::runtime_error(formatted("returned {} [{}] where the graph says {} [{}]",
-                                       c10::toString(result.scalar_type()), fmt::join(result.sizes(), ", "),
-                                       c10::toString(expected.dtype), fmt::join(sizes, ", ")));
   }
   ++lane.counters.fresh_results;
   if (!same_strides && result.numel() > 0) {
@@ -228,7 +250,8 @@ std::shared_ptr<Completion> TorchFrame::launch(RunId id) {
     if (pending && !run.asynchronous) std::exchange(pending, nullptr)->wait();
   } catch (const std::exception& error) {
     lane.stack.clear();
-    const Op& op = prepared_->plan->graph->ops[static_cast<size_t>(current->op)];
+    restore_written(*current);
+    const Op& op = prepared_->plan->op(current->op);
     throw std::runtime_error(formatted("{} ('{}'): {}", op.target, op.name, error_text(error)));
   }
   if (!pending && run.asynchronous && recorder_) recorder_->completed(id);

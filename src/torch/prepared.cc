@@ -135,11 +135,12 @@ class Preparation {
   }
 
   PreparedLaunch prepare_launch(CallBuilder& builder, const Run& run, const OpLaunch& launch) {
-    const Op& op = plan_.graph->ops.at(static_cast<size_t>(launch.op));
+    const Op& op = plan_.op(launch.op);
     const bool collective = op.kind == OpKind::kCollective;
     PreparedLaunch prepared{builder.build(run, launch, launch.delivery == Delivery::kOut && !collective),
                             launch.op,
                             launch.delivery,
+                            static_cast<size_t>(launch.op) >= plan_.graph->ops.size(),
                             launch.outputs,
                             std::nullopt,
                             nullptr};

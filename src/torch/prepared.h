@@ -47,6 +47,7 @@ struct PreparedLaunch {
   Call call;
   OpId op = kNoId;
   Delivery delivery = Delivery::kFresh;
+  bool replaces = false;                     // a user's kernel: its results are checked in every run
   std::vector<SlotId> outputs;               // kFresh: those to fill; kCopy: to copy into; kOut: written
   std::optional<CollectiveKind> collective;  // not a dispatcher call
   std::shared_ptr<Group> group;

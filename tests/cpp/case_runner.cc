@@ -7,6 +7,7 @@
 
 #include "dynaflow/plan.h"
 #include "dynaflow/strategy.h"
+#include "dynaflow/verify.h"
 
 namespace dynaflow::testing {
 
@@ -128,13 +129,16 @@ class CaseRun {
     const SchedulePtr again = schedule_from_text(text::parse(print(*schedule)).at("schedule"), partition_);
     if (print(*again) != print(*schedule)) differ("the schedule does not survive printing and reading");
     const PlanPtr plan = lower(*schedule);
+    check_verified(*plan);
     if (!(*parse_plan(print(*plan)) == *plan)) differ("the plan does not survive printing and reading");
     check_code(*plan);
+    check_calls(*plan);
     check_memory(plan);
   }
 
   SchedulePtr run_script(const text::Section& section) const {
     Scheduler s(partition_, "script", [this](std::string_view name) { return value_of(name); });
+    std::vector<Replacement> replacements;
     for (const text::Line& line : section.lines) {
       if (line.kind == "split")
         s.split(static_cast<int>(line.args.at(0).as_int()));
@@ -142,12 +146,14 @@ class CaseRun {
         s.split(floats(line.args.at(0)));
       else if (line.kind == "sizes")
         s.split(integers(line.args.at(0)));
+      else if (line.kind == "replacement")
+        replacements.push_back(replacement_from_text(line));
       else if (line.kind == "run")
-        execute(s, line);
+        execute(s, line, replacements);
       else if (line.kind == "rest")
         s.run_sequentially();
       else
-        line.fail("expected split, fractions, sizes, run or rest");
+        line.fail("expected split, fractions, sizes, replacement, run or rest");
     }
     return s.finish();
   }
@@ -158,7 +164,7 @@ class CaseRun {
     throw InternalError("no segment '" + name + "' in a case");
   }
 
-  void execute(Scheduler& s, const text::Line& line) const {
+  void execute(Scheduler& s, const text::Line& line, const std::vector<Replacement>& replacements) const {
     ExecuteOptions options;
     options.stream = line.args.at(3).as_string();
     if (const text::Value* after = line.find("after"))
@@ -168,7 +174,12 @@ class CaseRun {
     std::vector<ReadyOp> ops;
     const int first = static_cast<int>(line.args.at(1).as_int());
     const int last = static_cast<int>(line.args.at(2).as_int());
-    for (int part = first; part < last; ++part) ops.push_back(find_op(line.args.at(0).as_string(), part));
+    const bool several = line.args.at(0).kind == text::Value::Kind::kList;
+    for (const text::Value& name : several ? line.args[0].items : std::vector{line.args[0]})
+      for (int part = first; part < last; ++part) ops.push_back(find_op(name.as_string(), part));
+    if (const text::Value* name = line.find("replace"))
+      for (const Replacement& replacement : replacements)
+        if (replacement.name == name->as_string()) options.replacement = replacement;
     s.execute(ops, options);
   }
 
@@ -265,6 +276,32 @@ class CaseRun {
     for (const text::Line& line : section->lines) expected.push_back(text::print(line));
     for (const Stream& stream : plan.streams) actual.push_back(code_line(plan, stream));
     same("the code", expected, actual);
+  }
+
+  /// `run("mb0/mm", ["a"], ["aten.mm.default"], [out])`: what each run launches, and how it is delivered.
+  void check_calls(const Plan& plan) {
+    const text::Section* section = document_.find("calls");
+    if (section == nullptr) return;
+    constexpr const char* kDeliveries[] = {"out", "in_place", "fresh", "copy"};
+    std::vector<std::string> expected;
+    std::vector<std::string> actual;
+    for (const text::Line& line : section->lines) expected.push_back(text::print(line));
+    for (const Run& run : plan.runs) {
+      std::vector<text::Value> calls;
+      std::vector<text::Value> targets;
+      std::vector<text::Value> deliveries;
+      for (const OpLaunch& launch : run.launches) {
+        calls.push_back(text::Value::string(plan.op(launch.op).name));
+        targets.push_back(text::Value::string(plan.op(launch.op).target));
+        deliveries.push_back(text::Value::identifier(kDeliveries[static_cast<size_t>(launch.delivery)]));
+      }
+      text::Line line;
+      line.kind = "run";
+      line.args = {text::Value::string(run.name), text::Value::list(calls), text::Value::list(targets),
+                   text::Value::list(deliveries)};
+      actual.push_back(text::print(line));
+    }
+    same("the calls", expected, actual);
   }
 
   void check_memory(const PlanPtr& plan) {

@@ -73,7 +73,7 @@ SlotId PlanBuilder::run(StreamId stream, const std::string& target, const std::v
   event_of_.push_back(kNoId);
   const OpLaunch launch{
       static_cast<OpId>(graph_->ops.size()) - 1, inputs, {slot}, fresh ? Delivery::kFresh : Delivery::kOut};
-  plan_->runs.push_back({0, op.name, 0, 1, stream, {launch}});
+  plan_->runs.push_back({{0}, op.name, 0, 1, stream, {launch}});
   return slot;
 }
 
@@ -139,6 +139,24 @@ std::string random_graph(std::mt19937_64& random, int ops) {
   return text + "  output(" + outputs + ")\n";
 }
 
+/// Launches an op with one that follows it; a matmul with a sum as one kernel, where nobody else reads it.
+void execute_with_next(Scheduler& scheduler, const ReadyOp& op, const std::string& stream,
+                       std::mt19937_64& random) {
+  std::vector<ReadyOp> ops = {op};
+  for (const ReadyOp& next : scheduler.next_ops(ops))
+    if (ops.size() == 1 && next.first_part() == op.first_part() && next.last_part() == op.last_part())
+      ops.push_back(next);
+  ExecuteOptions options{.stream = stream, .after = {}, .replacement = {}};
+  const bool sum = ops.size() == 2 && op.name().starts_with("mm") && ops[1].name().starts_with("add");
+  const Signature signature = sum ? scheduler.signature(ops) : Signature();
+  if (signature.inputs.size() == 3 && signature.outputs.size() == 1 && random() % 4 > 0)
+    options.replacement = Replacement{.name = "mm_add",
+                                      .target = "test.mm_add.default",
+                                      .out_target = random() % 2 == 0 ? "test.mm_add.out" : "",
+                                      .args = {}};
+  scheduler.execute(ops, options);
+}
+
 }  // namespace
 
 PlanPtr make_random_plan(const RandomPlan& options) {
@@ -153,7 +171,11 @@ PlanPtr make_random_plan(const RandomPlan& options) {
     const ReadyOp op = ops[random() % ops.size()];
     std::string stream = options.side && !first && random() % 2 == 0 ? "side" : "compute";
     if (op.has_tag("network")) stream = options.network ? "network" : "compute";
-    scheduler.execute(op, {.stream = stream, .after = {}});
+    if (options.fuse && (op.name().starts_with("mm") || random() % 2 == 0)) {
+      execute_with_next(scheduler, op, stream, random);
+    } else {
+      scheduler.execute(op, {.stream = stream, .after = {}});
+    }
     first = false;
   }
   return lower(*scheduler.finish());

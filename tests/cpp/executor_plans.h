@@ -39,6 +39,7 @@ struct RandomPlan {
   int parts = 2;
   bool network = true;  // collectives on an asynchronous stream of their own, else on the host's
   bool side = true;     // a second compute stream
+  bool fuse = false;    // some launches of two segments, and test.mm_add in place of some of them
 };
 /// A random graph on [batch, 8], scheduled in a random order over the streams asked for, and lowered.
 PlanPtr make_random_plan(const RandomPlan& options);

@@ -74,3 +74,33 @@ TEST_CASE("a size that is a maximum of which one side is surely the greater is k
   s.run_sequentially();
   CHECK(objection(lower(*s.finish())) == "");
 }
+
+TEST_CASE("a buffer is not forgotten while a run that may use its bytes goes on") {
+  const auto graph = std::make_shared<const Graph>(parse_graph(R"(graph: last {batch=s, tokens=s}
+  %s = symbol() {min=2, hint=8}
+  %x = input(0, tensor(float32, [s, 4]))
+  %a = aten.relu.default(%x) {out=[tensor(float32, [s, 4])], out_target="aten.relu.out"}
+  %e = aten.neg.default(%a) {out=[tensor(float32, [s, 4])], out_target="aten.neg.out"}
+  %b = aten.exp.default(%x) {out=[tensor(float32, [s, 4])], out_target="aten.exp.out"}
+  %f = aten.sin.default(%b) {out=[tensor(float32, [s, 4])], out_target="aten.sin.out"}
+  %c = aten.exp.default(%f) {out=[tensor(float32, [s, 4])], out_target="aten.exp.out"}
+  %g = aten.sin.default(%c) {out=[tensor(float32, [s, 4])], out_target="aten.sin.out"}
+  output(%e, %f, %g)
+)"));
+  Scheduler s(partition(graph, {split_func({"relu", "neg"})}), "last",
+              [](std::string_view) -> int64_t { return 8; });
+  const std::vector<ReadyOp> ops = s.get_ready_ops();
+  s.execute(ops[0], {.stream = "side", .after = {}});
+  s.execute(ops[1]);
+  const PlanPtr plan = lower(*s.finish());
+  REQUIRE(objection(plan) == "");
+  REQUIRE(plan->buffers.size() == 3);
+  for (size_t id = 0; id < 3; ++id) {
+    if (plan->buffers[id].above.empty()) continue;
+    CAPTURE(id);
+    const auto mutant = std::make_shared<Plan>(*plan);
+    mutant->buffers[id].above.clear();
+    CHECK(Oracle(mutant, {7}).explore(kStates).harm != "");
+    CHECK(objection(mutant).find("nothing orders them") != std::string::npos);
+  }
+}

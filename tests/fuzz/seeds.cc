@@ -22,12 +22,36 @@ std::string with_sizes(std::string text) {
   return at == std::string::npos ? text : text.replace(at, even.size(), "sizes(2, 2, [4, 4])");
 }
 
+/// The first two segments that can be launched together are, by one kernel where one can take their place.
+SchedulePtr with_replacement(const GraphPtr& graph) {
+  Scheduler s(partition(graph, {split_func({"*"})}), "replaced",
+              [&](std::string_view name) { return graph->find_symbol(name)->hint; });
+  s.split(2);
+  std::vector<ReadyOp> ops = {s.get_ready_ops().at(0)};
+  for (const ReadyOp& next : s.next_ops(ops))
+    if (ops.size() == 1 && next.last_part() == ops[0].last_part() && next.first_part() == ops[0].first_part())
+      ops.push_back(next);
+  ExecuteOptions options;
+  if (s.irreplaceable(ops).empty()) {
+    options.replacement = Replacement{"fused", "mylib.fused.default", "mylib.fused.out", true, {}, 0.5};
+    for (size_t input = 0; input < s.signature(ops).inputs.size(); ++input)
+      options.replacement->args.push_back({ValueRef{static_cast<ValueId>(input)}});
+  }
+  s.execute(ops, options);
+  s.run_sequentially();
+  return s.finish();
+}
+
 void write_seeds(const std::filesystem::path& folder, const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   const std::string source(std::istreambuf_iterator<char>(file), {});
   const std::string stem = path.stem().string();
   const auto graph = std::make_shared<const Graph>(reinplace(apply_corrections(parse_graph(source))));
   write(folder / (stem + ".graph"), print(*graph));
+  const SchedulePtr replaced = with_replacement(graph);
+  write(folder / (stem + ".replaced.schedule"),
+        print(*graph) + print(*replaced->partition) + print(*replaced));
+  write(folder / (stem + ".replaced.plan"), print(*lower(*replaced)));
   for (const bool fractions : {false, true}) {
     StrategyOptions options = {{"min_tokens", text::Value::integral(0)}};
     if (fractions)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rule_samples import SIZES, Rows, Sample, Size, Tensor, evaluate
+from rule_arguments import SIZES, Rows, Sample, Size, Tensor, evaluate
 from torch.utils import _pytree as pytree
 
 from dynaflow import _core

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from rule_arguments import SIZES, Size
 from rule_checks import CUDA_ONLY, Call, Layout, Verdict, targets
-from rule_samples import SAMPLES, SIZES, Size
+from rule_samples import SAMPLES
 from torch.distributed.tensor import DeviceMesh, DTensor, Replicate, Shard
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.placement_types import Placement, _StridedShard

@@ -87,6 +87,13 @@ void mm(const View& out, std::span<const View> in, const OpParams&) {
   }
 }
 
+/// What mm and add give together, bit for bit.
+void mm_add(const View& out, std::span<const View> in, const OpParams& params) {
+  mm(out, in.first(2), params);
+  const int64_t count = out.count();
+  for (int64_t i = 0; i < count; ++i) out.at(i) += in[2].at(i, out.sizes);
+}
+
 /// Also without keepdim: `out` then lacks the dimensions that are summed.
 void sum(const View& out, std::span<const View> in, const OpParams& params) {
   const auto rank = static_cast<int64_t>(in[0].sizes.size());
@@ -113,6 +120,7 @@ const std::map<std::string, Kernel>& kernels() {
       {"aten.mm.default", mm},
       {"aten.sum.dim_IntList", sum},
       {"aten.clone.default", copy},
+      {"test.mm_add.default", mm_add},
       {"test.slow.default", slow},
       {"test.fail.default", fail},
   };

@@ -120,7 +120,7 @@ std::shared_ptr<Completion> TestFrame::launch_op(const PreparedOp& op, bool fail
         {out, inputs.at(0), static_cast<float>(shared_->options.world_size), delay, fail});
   OpParams params = op.params;
   params.delay_us =
-      shared_->plan->graph->ops[op.launch->op].target == "test.slow.default" ? shared_->next_delay() : 0;
+      shared_->plan->op(op.launch->op).target == "test.slow.default" ? shared_->next_delay() : 0;
   op.kernel(out, inputs, params);
   return nullptr;
 }

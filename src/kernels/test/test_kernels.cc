@@ -40,7 +40,7 @@ void check_slot(const Plan& plan, SlotId id) {
 }
 
 PreparedOp prepare(const Plan& plan, const OpLaunch& launch) {
-  const Op& op = plan.graph->ops[launch.op];
+  const Op& op = plan.op(launch.op);
   PreparedOp prepared{&launch, find_kernel(kernel_target(op)), read_params(op)};
   if (!prepared.kernel && op.target != "_c10d_functional.all_reduce.default")
     throw PlanError(formatted("no test kernel for {}; known: {}", op.target, kernel_names()));

@@ -66,8 +66,13 @@ ByteTracker::Content ByteTracker::expected(SlotId slot, OpId reader) const {
 }
 
 void ByteTracker::take_launch(const Site& site, const OpLaunch& launch) {
-  const Op& op = plan_.graph->ops[launch.op];
-  for (SlotId slot : launch.inputs) read(site, slot, launch.op);
+  const Op& op = plan_.op(launch.op);
+  const auto own = static_cast<OpId>(plan_.graph->ops.size());
+  for (SlotId slot : launch.inputs) {
+    if (launch.op < own) read(site, slot, launch.op);
+    if (launch.op >= own)
+      read_for_replaced(site, slot, plan_.replacing[static_cast<size_t>(launch.op - own)]);
+  }
   for (SlotId slot : launch.inputs) {
     const Content before = expected(slot, launch.op);
     if (changes(before.root, launch.op)) write(site, slot, {before.root, before.version + 1}, true);
@@ -111,6 +116,15 @@ void ByteTracker::read(const Site& site, SlotId slot, OpId op) {
     if (const auto kind = unreadable(cell, content)) return fail(*kind, culprit(cell), site, slot);
     if (!storages_[storages_.of(slot)].written) continue;  // nobody will ever look for its readers
     cell.reads.add(site, [&](const Site& other) { return order_.before(other, site); });
+  }
+}
+
+/// A kernel in place of several ops has to find what each of them would.
+void ByteTracker::read_for_replaced(const Site& site, SlotId slot, const ReplacingOp& replacing) {
+  const ValueId value = plan_.slots[static_cast<size_t>(slot)].value;
+  for (OpId op : replacing.ops) {
+    const std::vector<ValueId> inputs = op_inputs(plan_.graph->ops[op]);
+    if (std::find(inputs.begin(), inputs.end(), value) != inputs.end()) read(site, slot, op);
   }
 }
 
@@ -213,7 +227,7 @@ Use ByteTracker::use(const Site& site) const {
   const std::string& stream = plan_.streams[static_cast<size_t>(step.stream)].name;
   if (step.kind == Instruction::Kind::kFree) return {kNoId, formatted("a free on stream '{}'", stream)};
   const Run& run = plan_.runs[step.id];
-  const Op& op = plan_.graph->ops[run.launches[static_cast<size_t>(site.launch)].op];
+  const Op& op = plan_.op(run.launches[static_cast<size_t>(site.launch)].op);
   return {step.id, formatted("'{}' ({} on stream '{}')", run.name, op.target, stream)};
 }
 

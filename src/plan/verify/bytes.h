@@ -65,6 +65,7 @@ class ByteTracker {
   void take(int32_t step);
   void take_launch(const Site& site, const OpLaunch& launch);
   void read(const Site& site, SlotId slot, OpId op);
+  void read_for_replaced(const Site& site, SlotId slot, const ReplacingOp& replacing);
   void write(const Site& site, SlotId slot, Content content, bool in_place);
   void activate(StorageId id);
   void claim(const Site& site, SlotId slot);

@@ -94,12 +94,13 @@ void StepOrder::add_step(const Step& step, size_t actor) {
   actor_.push_back(actor);
   clocks_.insert(clocks_.end(), clock_[actor].begin(), clock_[actor].end());
   tick_.push_back(++clock_[actor][actor]);
-  const Clock least = floor();
+  const Clock least = floor(actor);
   floors_.insert(floors_.end(), least.begin(), least.end());
 }
 
-StepOrder::Clock StepOrder::floor() const {
-  Clock least(clock_.size(), std::numeric_limits<uint32_t>::max());
+/// What the rest of the step that `actor` is in, and every later step, will know at least.
+StepOrder::Clock StepOrder::floor(size_t actor) const {
+  Clock least = clock_[actor];
   for (const Thread& thread : threads_) {
     if (thread.next == thread.code.size()) continue;
     // Work that the issuing thread starts knows what that thread knows, and its stream's past besides.

@@ -30,7 +30,7 @@ class StepOrder {
   bool before(const Site& a, const Site& b) const {
     return a.step == b.step ? a.launch < b.launch : knows(clocks_, b.step, a.step);
   }
-  /// Step `a` is over before every step later than `now` begins.
+  /// Step `a` is over before every step later than `now` begins, and before what is left of `now`.
   bool before_all_after(int32_t a, int32_t now) const { return knows(floors_, now, a); }
 
  private:
@@ -52,7 +52,7 @@ class StepOrder {
   Thread* next_thread();
   void take(Thread& thread);
   void add_step(const Step& step, size_t actor);
-  Clock floor() const;
+  Clock floor(size_t actor) const;
   void tell_deadlock();
   bool knows(const std::vector<uint32_t>& clocks, int32_t step, int32_t other) const {
     const auto index = static_cast<size_t>(other);

@@ -50,7 +50,7 @@ void Storages::add_slot(SlotId id) {
 void Storages::add_uses() {
   for (const Run& run : plan_.runs) {
     for (const OpLaunch& launch : run.launches) {
-      const Op& op = plan_.graph->ops[launch.op];
+      const Op& op = plan_.op(launch.op);
       for (SlotId slot : launch.inputs) ++storages_[static_cast<size_t>(of(slot))].uses;
       for (SlotId slot : launch.outputs) {
         if (slot == kNoId) continue;

@@ -23,7 +23,7 @@ class Sequences {
       if (order_.steps()[static_cast<size_t>(step)].kind != Instruction::Kind::kLaunch) continue;
       const Run& run = plan_.runs[order_.steps()[static_cast<size_t>(step)].id];
       for (size_t i = 0; i < run.launches.size(); ++i) {
-        const Op& op = plan_.graph->ops[run.launches[i].op];
+        const Op& op = plan_.op(run.launches[i].op);
         const Site site{step, static_cast<int32_t>(i)};
         if (!op.group.empty() && !follows("collectives of group '" + op.group + "'", site))
           return std::move(violation_);
@@ -93,7 +93,7 @@ std::vector<CollectiveCall> collective_order(const Plan& plan) {
     if (plan.graph->ops[op].kind == OpKind::kCollective) number[op] = next++;
   for (const Run& run : plan.runs)
     for (const OpLaunch& launch : run.launches) {
-      const Op& op = plan.graph->ops[launch.op];
+      const Op& op = plan.op(launch.op);
       if (op.kind != OpKind::kCollective) continue;
       for (ValueId output : op.outputs)
         calls.push_back({op.group, formatted("{} #{} {} parts {}:{} of {}", op.target, number[launch.op],

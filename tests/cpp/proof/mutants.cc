@@ -74,7 +74,7 @@ class Maker {
   bool has_collective(RunId run) const {
     const std::vector<OpLaunch>& launches = plan_.runs[run].launches;
     return std::any_of(launches.begin(), launches.end(), [&](const OpLaunch& launch) {
-      return plan_.graph->ops[launch.op].kind == OpKind::kCollective;
+      return plan_.op(launch.op).kind == OpKind::kCollective;
     });
   }
 

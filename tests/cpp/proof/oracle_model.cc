@@ -167,7 +167,7 @@ void OracleModel::read_launches() {
 
 Launch OracleModel::read_launch(const OpLaunch& call) const {
   const Graph& graph = *plan_->graph;
-  const Op& op = graph.ops[call.op];
+  const Op& op = plan_->op(call.op);
   Launch launch;
   launch.reads = call.inputs;
   for (SlotId slot : call.inputs)
@@ -200,6 +200,13 @@ void OracleModel::fill_arguments(Memory& own) {
   }
 }
 
+/// A kernel that replaces ops stands where the last of them does. (Right for ops that follow each other, as
+/// those do that random plans replace.)
+OpId OracleModel::place_in_program(OpId op) const {
+  const auto own = static_cast<OpId>(plan_->graph->ops.size());
+  return op < own ? op : plan_->replacing[static_cast<size_t>(op - own)].ops.back();
+}
+
 /// Runs the graph in program order, each value in memory of its own.
 void OracleModel::find_right_reads() {
   Memory own;
@@ -209,9 +216,11 @@ void OracleModel::find_right_reads() {
   std::vector<std::tuple<OpId, int, RunId, size_t>> order;
   for (RunId run = 0; run < static_cast<RunId>(plan_->runs.size()); ++run)
     for (size_t i = 0; i < launches_[run].size(); ++i)
-      order.emplace_back(plan_->runs[run].launches[i].op, plan_->runs[run].first_part, run, i);
+      order.emplace_back(place_in_program(plan_->runs[run].launches[i].op), plan_->runs[run].first_part, run,
+                         i);
   std::sort(order.begin(), order.end());
-  for (const auto& [op, part, run, i] : order) {
+  for (const auto& [place, part, run, i] : order) {
+    const OpId op = plan_->runs[run].launches[i].op;
     Launch& launch = launches_[run][i];
     launch.right = 1;
     for (SlotId slot : launch.reads) launch.right = mix(launch.right, own.read(own_areas_[slot]));

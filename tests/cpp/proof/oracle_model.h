@@ -70,6 +70,7 @@ class OracleModel {
   Launch read_launch(const OpLaunch& call) const;
   void fill_arguments(Memory& own);
   void find_right_reads();
+  OpId place_in_program(OpId op) const;
   Area area(const Slot& slot, int64_t base) const;
   std::pair<int, int> own_range(const Slot& slot) const;
   Area own_area(const Slot& slot, std::pair<int, int> range) const;

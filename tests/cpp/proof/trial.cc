@@ -14,7 +14,7 @@ std::vector<std::tuple<OpId, int, int>> collectives(const Plan& plan) {
   std::vector<std::tuple<OpId, int, int>> result;
   for (const Run& run : plan.runs)
     for (const OpLaunch& launch : run.launches)
-      if (plan.graph->ops[launch.op].kind == OpKind::kCollective)
+      if (plan.op(launch.op).kind == OpKind::kCollective)
         result.emplace_back(launch.op, run.first_part, run.last_part);
   return result;
 }
