@@ -20,14 +20,17 @@ struct Annotation {
   Kind kind = Kind::kFunc;
   std::vector<std::string> patterns;  // kFunc: consecutive targets, 'a|b' either; else one. '*': any text
   std::vector<std::string> tags;
+  bool rows_independent = false;  // each match treats rows of the batch independently: IndependentRegion
   bool operator==(const Annotation&) const = default;
 };
 /// Cuts around ops, "all_reduce" or {"mm", "all_reduce"}; patterns match the op's short or full target.
-Annotation split_func(std::vector<std::string> patterns, std::vector<std::string> tags = {});
+Annotation split_func(std::vector<std::string> patterns, std::vector<std::string> tags = {},
+                      bool rows_independent = false);
 /// Cuts around module instances, by class name ("LlamaMLP") or path ("model.layers.*.mlp").
-Annotation split_module(std::string pattern, std::vector<std::string> tags = {});
+Annotation split_module(std::string pattern, std::vector<std::string> tags = {},
+                        bool rows_independent = false);
 /// Cuts around regions marked with df.mark(name).
-Annotation split_mark(std::string name, std::vector<std::string> tags = {});
+Annotation split_mark(std::string name, std::vector<std::string> tags = {}, bool rows_independent = false);
 
 /// A convex set of ops that is scheduled as a unit.
 struct Segment {
@@ -59,10 +62,12 @@ struct Partition {
 };
 using PartitionPtr = std::shared_ptr<const Partition>;
 
-/// Cuts `graph` at the annotations, then at every change of split form, and names the segments.
+/// Cuts `graph` at the annotations, then at every change of split form, and names the segments. An op that
+/// several annotations call independent is in the region of the first.
 PartitionPtr partition(GraphPtr graph, const std::vector<Annotation>& annotations);
 
-/// Text of the segments; parse_partition(print(p), p.graph) == p in segments.
+/// Text of the segments and of the independent regions; partition_from_text(to_text(p), p.graph) == p in
+/// these, and in what the analysis makes of them.
 text::Section to_text(const Partition& partition);
 PartitionPtr partition_from_text(const text::Section& section, GraphPtr graph);
 std::string print(const Partition& partition);

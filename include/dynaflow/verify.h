@@ -23,7 +23,8 @@ struct Violation {
     kUnwritten,    // bytes are read that nothing has been written to
     kStale,        // bytes are read before, or after, an in-place change that they should show
     kFreed,        // a tensor is used after it was freed, or freed twice
-    kGeometry,     // a slot does not lie where its value does, or leaves its storage
+    kGeometry,     // a slot does not lie where its value does, leaves its storage, or is of other parts than
+                   // the run that uses it
     kDeadlock,     // a wait can never end
     kOrder,        // collectives of one group, or random draws, in an order that may vary
     kRanks,        // two ranks issue other collectives, or the same in another order

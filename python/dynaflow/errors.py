@@ -12,6 +12,7 @@ __all__ = [
     "Error",
     "ExecutionError",
     "GraphError",
+    "IndependenceError",
     "LoadError",
     "ParseError",
     "PlanError",
@@ -26,6 +27,10 @@ class CaptureError(Error):
 
 class EffectError(Error):
     """An op that does not do what its schema and the table of corrections say."""
+
+
+class IndependenceError(Error):
+    """A region that mixes rows of the batch, though `rows_independent=True` says it does not."""
 
 
 class AgreementError(Error):

@@ -16,6 +16,7 @@ from dynaflow.agreement import agree
 from dynaflow.capture import Captured, capture
 from dynaflow.effects import check_effects
 from dynaflow.errors import PlanError, typed
+from dynaflow.independence import Cut, check_independence
 from dynaflow.replace import Kernels
 from dynaflow.scheduler import Scheduler
 from dynaflow.strategy import Sequential, Strategy
@@ -75,6 +76,7 @@ class CompiledGraph:
         self._same_sizes = _accepts(captured, [])
         self._refused = False  # no engine could be made: the original runs
         self._checked = False  # its ops' effects were observed
+        self._independent: set[tuple[str, ...]] = set()  # ops of regions that were tried in parts
 
     def __call__(self, args: list[Any]) -> Any:
         """Runs the plan for these sizes, made first where there is none. Clears `args`."""
@@ -82,7 +84,7 @@ class CompiledGraph:
         for plan in self.plans:
             if plan.accepts(*values):
                 return self._run(plan, args, values)
-        made = self._plan_for(values)
+        made = self._plan_for(values, args)
         if made is None:
             self.original_runs += 1
             return self._original(*args)
@@ -130,7 +132,7 @@ class CompiledGraph:
         }
         return [fill[kind]() for kind in self.captured.outputs]
 
-    def _plan_for(self, values: list[int]) -> Plan | None:
+    def _plan_for(self, values: list[int], args: list[Any]) -> Plan | None:
         """A plan for a bucket that has none yet; None when this graph does not hold for these
         sizes.
         """
@@ -146,12 +148,12 @@ class CompiledGraph:
                     f"{self.captured.name}: inputs disagree on the batch (it takes {pairs})"
                 )
                 return None
-            plan = self._make_plan(values)
+            plan = self._make_plan(values, args)
             if plan is not None:
                 self.plans.append(plan)
             return plan
 
-    def _make_plan(self, values: list[int]) -> Plan | None:
+    def _make_plan(self, values: list[int], args: list[Any]) -> Plan | None:
         strategy = self._strategy()
         names = [symbol.name for symbol in self.captured.symbols]
         bound = dict(zip(names, values, strict=True))
@@ -171,10 +173,31 @@ class CompiledGraph:
             self._refused = True
             self._session.fall_back(f"{self.captured.name}: {typed(error)}")
             return None
-        bound |= {f"p{part}": rows for part, rows in enumerate(engine.parts(values))}
+        parts = engine.parts(values)
+        self._check_independence(tuple(parts), bound, args)
+        bound |= {f"p{part}": rows for part, rows in enumerate(parts)}
         accepts = _accepts(self.captured, plan.guards)
         serial = self._session.options.serial
         return Plan(plan, self.partition, engine, accepts, bound, serial, scheduler.kernels)
+
+    def _check_independence(
+        self, rows: tuple[int, ...], sizes: dict[str, int], args: list[Any]
+    ) -> None:
+        """Tries regions whose rows are independent by the strategy's word, each once."""
+        batch = self.captured.batch.symbol
+        regions = [
+            region
+            for region in self.partition.regions
+            if region["ops"] and tuple(region["ops"]) not in self._independent
+        ]
+        if len(rows) < 2 or not regions:
+            return
+        same = frozenset(left for left, right in self.captured.equal if right == batch) | {batch}
+        layouts = self.partition.layouts
+        cut = Cut(rows, sizes, same)
+        with _without_first_call_check():
+            check_independence(self._original, self.graph, regions, layouts, args, cut)
+        self._independent |= {tuple(region["ops"]) for region in regions}
 
     def _strategy(self) -> Strategy:
         asked = self._session.strategy

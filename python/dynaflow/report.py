@@ -90,11 +90,17 @@ def _plan(plan: Plan) -> dict[str, Any]:
 
 
 def _segments(partition: _core.Partition) -> dict[str, Any]:
-    """How many segments have each form, and why those are merged that are."""
+    """How many segments have each form, why those are merged that are, and what the strategy's word
+    that rows are independent comes to: how many ops only that word splits, or why it is no help.
+    """
     found = partition.segments
     merged = [{"name": s["name"], "reason": s["reason"]} for s in found if s["form"] == "merged"]
     count = {form: sum(s["form"] == form for s in found) for form in ("split", "merged", "whole")}
-    return {**count, "merged_because": merged}
+    regions = [
+        {"name": region["name"], "ops": len(region["ops"]), "refusal": region["refusal"]}
+        for region in partition.regions
+    ]
+    return {**count, "merged_because": merged, "independent": regions}
 
 
 def _replacements(core: _core.Plan) -> list[dict[str, Any]]:
@@ -187,6 +193,9 @@ def _plan_text(plan: dict[str, Any]) -> list[str]:
     lines += [
         f"        merged {item['name']}: {item['reason']}" for item in segments["merged_because"]
     ]
+    for item in segments["independent"]:
+        came = f"no help, {item['refusal']}" if item["refusal"] else f"splits {item['ops']} ops"
+        lines.append(f"        rows_independent of {item['name']}: {came}")
     for item in plan["replacements"]:
         promise = "exact" if item["exact"] else f"within {item['tolerance']:g}"
         lines.append(f"      {item['name']} ({promise}) runs as {', '.join(item['runs'])}")

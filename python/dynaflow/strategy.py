@@ -35,68 +35,92 @@ __all__ = [
 @dataclass(frozen=True, init=False)
 class _Split:
     tags: tuple[str, ...]
+    rows_independent: bool
 
-    def _set_tags(self, tag: str | None, tags: Sequence[str]) -> None:
+    def _set(self, tag: str | None, tags: Sequence[str], rows_independent: bool) -> None:
         both = (*tags, tag) if tag is not None else tuple(tags)
         object.__setattr__(self, "tags", both)
+        object.__setattr__(self, "rows_independent", rows_independent)
 
 
 @dataclass(frozen=True, init=False)
 class SplitFunc(_Split):
     """Cuts around operators: "all_reduce", or a sequence of neighbours ["mm", "all_reduce"].
 
-    '*' in a pattern matches any text; patterns match the short or the full name.
+    '*' in a pattern matches any text; patterns match the short or the full name. For
+    `rows_independent` see SplitModule.
     """
 
     patterns: tuple[str, ...]
 
     def __init__(
-        self, pattern: str | Sequence[str], tag: str | None = None, tags: Sequence[str] = ()
+        self,
+        pattern: str | Sequence[str],
+        tag: str | None = None,
+        tags: Sequence[str] = (),
+        rows_independent: bool = False,
     ) -> None:
         object.__setattr__(
             self, "patterns", (pattern,) if isinstance(pattern, str) else tuple(pattern)
         )
-        self._set_tags(tag, tags)
+        self._set(tag, tags, rows_independent)
 
     def lower(self) -> _core.Annotation:
         """The core's form."""
-        return _core.split_func(list(self.patterns), list(self.tags))
+        return _core.split_func(list(self.patterns), list(self.tags), self.rows_independent)
 
 
 @dataclass(frozen=True, init=False)
 class SplitModule(_Split):
     """Cuts around instances of a module: its class, the class's name, or a path
     ("model.layers.*.mlp").
+
+    `rows_independent=True` is your word that each instance computes every row of the batch from the
+    same row of what it reads, such as a mixture of experts that sorts rows by expert: it may then
+    run in parts though no rule shows that it can. The first call that splits it tries it, and
+    raises IndependenceError where it is not so.
     """
 
     pattern: str
 
     def __init__(
-        self, pattern: str | type, tag: str | None = None, tags: Sequence[str] = ()
+        self,
+        pattern: str | type,
+        tag: str | None = None,
+        tags: Sequence[str] = (),
+        rows_independent: bool = False,
     ) -> None:
         object.__setattr__(
             self, "pattern", pattern if isinstance(pattern, str) else pattern.__name__
         )
-        self._set_tags(tag, tags)
+        self._set(tag, tags, rows_independent)
 
     def lower(self) -> _core.Annotation:
         """The core's form."""
-        return _core.split_module(self.pattern, list(self.tags))
+        return _core.split_module(self.pattern, list(self.tags), self.rows_independent)
 
 
 @dataclass(frozen=True, init=False)
 class SplitMark(_Split):
-    """Cuts around the regions that the model's code put under `df.mark(name)`."""
+    """Cuts around the regions that the model's code put under `df.mark(name)`. For
+    `rows_independent` see SplitModule.
+    """
 
     name: str
 
-    def __init__(self, name: str, tag: str | None = None, tags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        tag: str | None = None,
+        tags: Sequence[str] = (),
+        rows_independent: bool = False,
+    ) -> None:
         object.__setattr__(self, "name", name)
-        self._set_tags(tag, tags)
+        self._set(tag, tags, rows_independent)
 
     def lower(self) -> _core.Annotation:
         """The core's form."""
-        return _core.split_mark(self.name, list(self.tags))
+        return _core.split_mark(self.name, list(self.tags), self.rows_independent)
 
 
 Annotation = SplitFunc | SplitModule | SplitMark

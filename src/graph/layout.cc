@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "graph/independent.h"
 #include "graph/split_rules.h"
 
 namespace dynaflow {
@@ -12,8 +13,8 @@ namespace {
 /// memory does not allow, merges the op on the split side, and starts again until nothing changes.
 class Analyzer {
  public:
-  explicit Analyzer(const Graph& graph)
-      : graph_(graph), forced_(graph.ops.size()), read_(graph.values.size()) {
+  Analyzer(const Graph& graph, const std::vector<IndependentRegion>& regions)
+      : graph_(graph), regions_(graph, regions), forced_(graph.ops.size()), read_(graph.values.size()) {
     result_.layouts.resize(graph.values.size());
     result_.forms.assign(graph.ops.size(), SplitForm::kWhole);
     result_.reasons.resize(graph.ops.size());
@@ -33,9 +34,14 @@ class Analyzer {
   SplitAnalysis run() {
     do {
       changed_ = false;
+      regions_.begin(forced_);
       classify_all();
-      check_all();
+      if (regions_.changed())
+        start_again();
+      else
+        check_all();
     } while (changed_);
+    regions_.finish(result_);
     return std::move(result_);
   }
 
@@ -47,6 +53,12 @@ class Analyzer {
     if (const auto* ref = std::get_if<ValueRef>(&arg.data)) outputs_.push_back(ref->id);
     if (const auto* list = std::get_if<ArgList>(&arg.data))
       for (const Arg& item : *list) collect_outputs(item);
+  }
+
+  /// What was concluded from a region's word does not hold without it.
+  void start_again() {
+    forced_.assign(graph_.ops.size(), "");
+    changed_ = true;
   }
 
   void force(OpId op, std::string reason) {
@@ -71,15 +83,15 @@ class Analyzer {
                                      group != nullptr && group->traits.coordinates);
     SplitForm& form = result_.forms[id];
     std::string& reason = result_.reasons[id];
-    reason = effect_reason(op);
-    if (reason.empty() && is_whole(context)) {
+    reason = regions_.changes_own(id) ? "" : effect_reason(op);
+    if (reason.empty() && !regions_.is_changed_inside(id) && is_whole(context)) {
       form = SplitForm::kWhole;
       for (ValueId output : op.outputs) result_.layouts[output] = {};
       return;
     }
     if (reason.empty()) reason = forced_[id];
     if (reason.empty()) {
-      split::RuleResult proof = apply_rule(context, group);
+      split::RuleResult proof = regions_.judge(id, group, apply_rule(context, group), result_);
       reason = std::move(proof.refusal);
       if (reason.empty()) {
         form = SplitForm::kSplit;
@@ -176,7 +188,7 @@ class Analyzer {
         if (!layout(input).is_sharded()) continue;
         if (!split) join(input, reader);
         if (split) check_cut(input, id);
-        if (split && !groups_[id]->traits.coordinates) need_true_rows(input, reader);
+        if (split && reads_numbers(id, input)) need_true_rows(input, reader);
       }
     }
     for (ValueId output : outputs_)
@@ -190,6 +202,12 @@ class Analyzer {
       for (OpId maker : makers_[storage_root(graph_, written)])
         if (result_.forms[maker] == SplitForm::kSplit)
           force(maker, formatted("'{}' changes its result in place", writer.name));
+  }
+
+  /// Whether the op of `id` takes row numbers for data, and so needs those of the whole batch.
+  bool reads_numbers(OpId id, ValueId value) const {
+    if (regions_.asserted(id)) return !regions_.counts_in_part(id, value, result_);
+    return !groups_[id]->traits.coordinates;
   }
 
   bool made_in_parts(ValueId value) const {
@@ -247,6 +265,7 @@ class Analyzer {
   }
 
   const Graph& graph_;
+  split::Regions regions_;
   split::RuleTable table_;
   std::vector<const split::RuleGroup*> groups_;  // by OpId; null without a rule
   std::vector<std::string> forced_;              // by OpId; why it must be merged whatever its rule says
@@ -266,6 +285,8 @@ std::string print(const Layout& layout) {
       return "whole";
     case Layout::Kind::kMixed:
       return "mixed";
+    case Layout::Kind::kPrivate:
+      return "private";
     case Layout::Kind::kShard:
     case Layout::Kind::kCoordinate:
       break;
@@ -277,12 +298,13 @@ std::string print(const Layout& layout) {
   return text + ")";
 }
 
-SplitAnalysis analyze_split(const Graph& graph) {
-  if (!graph.batch_symbol.empty()) return Analyzer(graph).run();
+SplitAnalysis analyze_split(const Graph& graph, const std::vector<IndependentRegion>& regions) {
+  if (!graph.batch_symbol.empty()) return Analyzer(graph, regions).run();
   SplitAnalysis whole;
   whole.layouts.resize(graph.values.size());
   whole.forms.assign(graph.ops.size(), SplitForm::kWhole);
   whole.reasons.resize(graph.ops.size());
+  for (const IndependentRegion& region : regions) whole.regions.push_back({region, {}, {}});
   return whole;
 }
 

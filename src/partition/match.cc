@@ -88,6 +88,7 @@ class Matcher {
   explicit Matcher(const Graph& graph) : graph_(graph), ops_(launched_ops(graph)) {
     result_.group.assign(graph.ops.size(), -1);
     result_.tags.resize(graph.ops.size());
+    in_region_.resize(graph.ops.size());
   }
 
   void apply(const Annotation& annotation) {
@@ -125,7 +126,7 @@ class Matcher {
       while (same < length && matches_target(annotation.patterns[same], graph_.ops[ops_[at + same]])) ++same;
       if (same < length) continue;
       const int group = next_group_++;
-      for (size_t i = 0; i < length; ++i) assign(ops_[at + i], group, annotation.tags);
+      for (size_t i = 0; i < length; ++i) assign(ops_[at + i], group, annotation);
       at += length - 1;
       matched = true;
     }
@@ -139,7 +140,7 @@ class Matcher {
       if (path.empty()) continue;
       const auto [entry, added] = instances.try_emplace(path, next_group_);
       if (added) ++next_group_;
-      assign(id, entry->second, annotation.tags);
+      assign(id, entry->second, annotation);
     }
     return !instances.empty();
   }
@@ -151,22 +152,39 @@ class Matcher {
       const std::vector<std::string>& marks = graph_.ops[id].marks;
       const bool here = std::find(marks.begin(), marks.end(), annotation.patterns.at(0)) != marks.end();
       if (here && !inside) ++next_group_;
-      if (here) assign(id, next_group_ - 1, annotation.tags);
+      if (here) assign(id, next_group_ - 1, annotation);
       inside = here;
       matched |= here;
     }
     return matched;
   }
 
-  /// The first annotation that matches an op decides its segment; every one adds its tags.
-  void assign(OpId id, int group, const std::vector<std::string>& tags) {
+  /// The first annotation that matches an op decides its segment; every one adds its tags. The first that
+  /// calls its rows independent decides its region.
+  void assign(OpId id, int group, const Annotation& annotation) {
     if (result_.group[id] < 0) result_.group[id] = group;
-    result_.tags[id].insert(result_.tags[id].end(), tags.begin(), tags.end());
+    result_.tags[id].insert(result_.tags[id].end(), annotation.tags.begin(), annotation.tags.end());
+    if (!annotation.rows_independent || in_region_[id]) return;
+    in_region_[id] = true;
+    const auto [entry, added] = region_of_group_.try_emplace(group, result_.regions.size());
+    if (added) result_.regions.push_back({region_name(annotation, graph_.ops[id]), {}});
+    result_.regions[entry->second].ops.push_back(id);
+  }
+
+  /// How messages call a match: by its module's path, else by what was asked for and where it begins.
+  static std::string region_name(const Annotation& annotation, const Op& first) {
+    if (annotation.kind == Annotation::Kind::kModule)
+      return std::string(matching_module(annotation.patterns.at(0), first));
+    std::string name;
+    for (const std::string& pattern : annotation.patterns) name += (name.empty() ? "" : ", ") + pattern;
+    return first.module.empty() ? name : formatted("{} in {}", name, first.module);
   }
 
   const Graph& graph_;
   std::vector<OpId> ops_;
   Matches result_;
+  std::vector<bool> in_region_;            // by OpId
+  std::map<int, size_t> region_of_group_;  // by match: its region in the result
   int next_group_ = 0;
 };
 

@@ -15,6 +15,7 @@ struct Matches {
   std::vector<int> group;                      // by OpId: the match it belongs to, or -1
   std::vector<std::vector<std::string>> tags;  // by OpId: sorted
   std::vector<Unmatched> unmatched;
+  std::vector<IndependentRegion> regions;  // the matches of annotations that call rows independent
 };
 Matches match(const Graph& graph, const std::vector<Annotation>& annotations);
 

@@ -144,9 +144,10 @@ class Segmenter {
   int region_ = 0;
 };
 
-Annotation annotate(Annotation::Kind kind, std::vector<std::string> patterns, std::vector<std::string> tags) {
+Annotation annotate(Annotation::Kind kind, std::vector<std::string> patterns, std::vector<std::string> tags,
+                    bool rows_independent) {
   std::sort(tags.begin(), tags.end());
-  return {kind, std::move(patterns), std::move(tags)};
+  return {kind, std::move(patterns), std::move(tags), rows_independent};
 }
 
 constexpr std::pair<SplitForm, const char*> kForms[] = {
@@ -158,12 +159,19 @@ text::Value strings(const std::vector<std::string>& items) {
   return text::Value::list(std::move(values));
 }
 
-text::Line segment_to_text(const Graph& graph, const Segment& segment) {
+/// kind("name", ["op", ...])
+text::Line named_ops(std::string kind, const Graph& graph, const std::string& name,
+                     const std::vector<OpId>& ids) {
   text::Line line;
-  line.kind = "segment";
+  line.kind = std::move(kind);
   std::vector<std::string> ops;
-  for (OpId id : segment.ops) ops.push_back(graph.ops[id].name);
-  line.args = {text::Value::string(segment.name), strings(ops)};
+  for (OpId id : ids) ops.push_back(graph.ops[id].name);
+  line.args = {text::Value::string(name), strings(ops)};
+  return line;
+}
+
+text::Line segment_to_text(const Graph& graph, const Segment& segment) {
+  text::Line line = named_ops("segment", graph, segment.name, segment.ops);
   for (const auto& [form, name] : kForms)
     if (form == segment.form) line.attrs.emplace_back("form", text::Value::identifier(name));
   if (!segment.tags.empty()) line.attrs.emplace_back("tags", strings(segment.tags));
@@ -180,16 +188,33 @@ SplitForm read_form(const text::Value& value) {
   value.fail("whole, split or merged");
 }
 
-/// `above`: how many segments come before it.
-Segment read_segment(const text::Line& line, const std::map<std::string_view, OpId>& by_name, size_t above) {
-  if (line.kind != "segment" || line.args.size() != 2) line.fail("expected segment(\"name\", [\"op\", ...])");
-  Segment segment;
-  segment.name = line.args[0].as_string();
+using OpNames = std::map<std::string_view, OpId>;
+
+std::vector<OpId> read_ops(const text::Line& line, const OpNames& by_name) {
+  if (line.args.size() != 2) line.fail("expected segment or independent, and (\"name\", [\"op\", ...])");
+  std::vector<OpId> ops;
   for (const text::Value& name : line.args[1].as_list()) {
     const auto found = by_name.find(name.as_string());
     if (found == by_name.end()) name.fail("the name of an op of the graph");
-    segment.ops.push_back(found->second);
+    ops.push_back(found->second);
   }
+  return ops;
+}
+
+/// `taken`: ops of regions above.
+IndependentRegion read_region(const text::Line& line, const OpNames& by_name, std::set<OpId>& taken) {
+  IndependentRegion region{"", read_ops(line, by_name)};
+  region.name = line.args[0].as_string();
+  for (OpId id : region.ops)
+    if (!taken.insert(id).second) line.args[1].fail("ops, each in one region only");
+  return region;
+}
+
+/// `above`: how many segments come before it.
+Segment read_segment(const text::Line& line, const OpNames& by_name, size_t above) {
+  Segment segment;
+  segment.ops = read_ops(line, by_name);
+  segment.name = line.args[0].as_string();
   segment.form = read_form(line.at("form"));
   if (const text::Value* tags = line.find("tags"))
     for (const text::Value& tag : tags->as_list()) segment.tags.push_back(tag.as_string());
@@ -204,14 +229,15 @@ Segment read_segment(const text::Line& line, const std::map<std::string_view, Op
 
 }  // namespace
 
-Annotation split_func(std::vector<std::string> patterns, std::vector<std::string> tags) {
-  return annotate(Annotation::Kind::kFunc, std::move(patterns), std::move(tags));
+Annotation split_func(std::vector<std::string> patterns, std::vector<std::string> tags,
+                      bool rows_independent) {
+  return annotate(Annotation::Kind::kFunc, std::move(patterns), std::move(tags), rows_independent);
 }
-Annotation split_module(std::string pattern, std::vector<std::string> tags) {
-  return annotate(Annotation::Kind::kModule, {std::move(pattern)}, std::move(tags));
+Annotation split_module(std::string pattern, std::vector<std::string> tags, bool rows_independent) {
+  return annotate(Annotation::Kind::kModule, {std::move(pattern)}, std::move(tags), rows_independent);
 }
-Annotation split_mark(std::string name, std::vector<std::string> tags) {
-  return annotate(Annotation::Kind::kMark, {std::move(name)}, std::move(tags));
+Annotation split_mark(std::string name, std::vector<std::string> tags, bool rows_independent) {
+  return annotate(Annotation::Kind::kMark, {std::move(name)}, std::move(tags), rows_independent);
 }
 
 bool Segment::has_tag(std::string_view tag) const {
@@ -220,8 +246,8 @@ bool Segment::has_tag(std::string_view tag) const {
 
 PartitionPtr partition(GraphPtr graph, const std::vector<Annotation>& annotations) {
   auto result = std::make_shared<Partition>();
-  result->split = analyze_split(*graph);
   Matches matches = match(*graph, annotations);
+  result->split = analyze_split(*graph, matches.regions);
   result->segments = Segmenter(*graph, result->split, matches).run();
   result->unmatched = std::move(matches.unmatched);
   result->graph = std::move(graph);
@@ -233,16 +259,26 @@ text::Section to_text(const Partition& partition) {
   section.name = "partition";
   for (const Segment& segment : partition.segments)
     section.lines.push_back(segment_to_text(*partition.graph, segment));
+  for (const RegionSplit& split : partition.split.regions)
+    section.lines.push_back(named_ops("independent", *partition.graph, split.region.name, split.region.ops));
   return section;
 }
 
 PartitionPtr partition_from_text(const text::Section& section, GraphPtr graph) {
   auto result = std::make_shared<Partition>();
-  std::map<std::string_view, OpId> by_name;
+  OpNames by_name;
+  std::vector<IndependentRegion> regions;
+  std::set<OpId> taken;
   for (OpId id = 0; id < static_cast<OpId>(graph->ops.size()); ++id) by_name[graph->ops[id].name] = id;
-  for (const text::Line& line : section.lines)
-    result->segments.push_back(read_segment(line, by_name, result->segments.size()));
-  result->split = analyze_split(*graph);
+  for (const text::Line& line : section.lines) {
+    if (line.kind == "segment")
+      result->segments.push_back(read_segment(line, by_name, result->segments.size()));
+    else if (line.kind == "independent")
+      regions.push_back(read_region(line, by_name, taken));
+    else
+      line.fail("expected segment or independent");
+  }
+  result->split = analyze_split(*graph, regions);
   result->graph = std::move(graph);
   return result;
 }

@@ -68,8 +68,8 @@ void StoragePlanner::unite_in_place() {
 }
 
 PartRange StoragePlanner::range_of(ValueId value, const SegmentRun& run) const {
-  return partition_.split.layouts[value].is_sharded() ? PartRange{run.first_part, run.last_part}
-                                                      : PartRange{0, parts_};
+  return partition_.split.layouts[value].is_per_part() ? PartRange{run.first_part, run.last_part}
+                                                       : PartRange{0, parts_};
 }
 
 void StoragePlanner::collect_ranges() {

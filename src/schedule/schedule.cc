@@ -55,7 +55,7 @@ Signature signature_of(const Graph& graph, const SplitAnalysis& split, const Reg
                        const SegmentRun& run, int parts) {
   const auto spec = [&](ValueId id) {
     const Value& value = graph.values[id];
-    const bool sharded = split.layouts[id].is_sharded();
+    const bool sharded = split.layouts[id].is_per_part();
     const int first = sharded ? run.first_part : 0;
     const int last = sharded ? run.last_part : parts;
     TensorSpec result{value.name, value.meta.dtype, {}, {}};

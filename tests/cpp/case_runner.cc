@@ -80,7 +80,8 @@ class CaseRun {
     for (const Annotation& annotation : read_cut()) annotations.push_back(annotation);
     partition_ = partition(graph, annotations);
     const PartitionPtr again = partition_from_text(text::parse(print(*partition_)).at("partition"), graph);
-    if (!(again->segments == partition_->segments))
+    if (!(again->segments == partition_->segments) || !(again->split.regions == partition_->split.regions) ||
+        !(again->split.layouts == partition_->split.layouts))
       differ("the partition does not survive printing and reading");
     check_layouts();
     check_segments();
@@ -102,12 +103,14 @@ class CaseRun {
     for (const text::Line& line : section->lines) {
       const text::Value* tags = line.find("tags");
       const std::vector<std::string> tag_names = tags ? names(*tags) : std::vector<std::string>();
+      const text::Value* word = line.find("rows_independent");
+      const bool independent = word != nullptr && word->as_bool();
       if (line.kind == "func")
-        annotations.push_back(split_func(string_args(line), tag_names));
+        annotations.push_back(split_func(string_args(line), tag_names, independent));
       else if (line.kind == "module")
-        annotations.push_back(split_module(string_args(line).at(0), tag_names));
+        annotations.push_back(split_module(string_args(line).at(0), tag_names, independent));
       else if (line.kind == "mark")
-        annotations.push_back(split_mark(string_args(line).at(0), tag_names));
+        annotations.push_back(split_mark(string_args(line).at(0), tag_names, independent));
       else
         line.fail("expected func, module or mark");
     }
@@ -203,8 +206,9 @@ class CaseRun {
         if (graph.values[id].name == line.results.at(0)) {
           text::Line bare = line;
           bare.results.clear();
+          const std::string layout = print(partition_->split.layouts[id]);
           same("the layout of %" + graph.values[id].name, text::print(bare),
-               print(partition_->split.layouts[id]));
+               layout.back() == ')' ? layout : layout + "()");
         }
   }
 
@@ -215,7 +219,7 @@ class CaseRun {
     if (actual.lines.size() != section->lines.size()) differ("the segments are\n" + text::print(actual));
     for (size_t i = 0; i < std::min(actual.lines.size(), section->lines.size()); ++i) {
       const text::Line& expected = section->lines[i];
-      bool equal = expected.args == actual.lines[i].args;
+      bool equal = expected.kind == actual.lines[i].kind && expected.args == actual.lines[i].args;
       for (const auto& [key, value] : expected.attrs) {
         const text::Value* found = actual.lines[i].find(key);
         const bool partly =

@@ -12,7 +12,8 @@ namespace dynaflow::testing {
 ///   schedule:  a strategy with options, or `script()` with split(...) and run(segment, first, last, stream)
 ///   lines
 /// and any of
-///   segments:  segment("name", ["op", ...]) {form=split}      all of them; reason= a part of the text
+///   segments:  segment("name", ["op", ...]) {form=split}      all of them; reason= a part of the text; then
+///              independent("name", ["op", ...])               the regions of rows_independent=true in `cut`
 ///   layouts:   %x = shard(0)                                  some of them
 ///   code:      compute("mm[0]", record(0), ...)               each stream's instructions
 ///   above:     memory() {arena=bytes}                         at the case's sizes

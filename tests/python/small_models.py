@@ -54,3 +54,27 @@ class Stack(nn.Module):
 def stack(layers: int = 3) -> Stack:
     torch.manual_seed(0)
     return Stack(layers).eval()
+
+
+EXPERTS, WIDTH = 4, 8
+
+
+class Moe(nn.Module):
+    """Two experts for each row: rows are sorted by expert, counted, computed and put back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(WIDTH, EXPERTS)
+        self.up = nn.Parameter(torch.randn(EXPERTS, WIDTH, 2 * WIDTH) / 4)
+        self.down = nn.Parameter(torch.randn(EXPERTS, 2 * WIDTH, WIDTH) / 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, chosen = self.gate(x).softmax(-1).topk(2)
+        expert, order = chosen.flatten().sort(stable=True)
+        row = order // 2
+        counts = torch.zeros(EXPERTS).index_add(0, expert, torch.ones_like(expert, dtype=x.dtype))
+        place = torch.arange(len(order))
+        owner = torch.searchsorted(counts.cumsum(0), place.to(x.dtype), right=True)
+        hidden = torch.relu(x[row].unsqueeze(1) @ self.up[owner]) @ self.down[owner]
+        share = weight.flatten()[order].unsqueeze(1)
+        return torch.zeros_like(x).index_add(0, row, hidden.squeeze(1) * share)

@@ -108,6 +108,25 @@ def test_mutants_of_every_family(name, tmp_path):
         )
 
 
+class ExpertsInParts(Lanes):
+    """Lanes whose experts run in parts too, each with values of its own."""
+
+    def partition(self):
+        experts = df.SplitModule("MixtralSparseMoeBlock", rows_independent=True)
+        return [*super().partition(), experts]
+
+
+@torch.no_grad()
+def test_mutants_of_experts_that_run_in_parts(tmp_path):
+    torch.compiler.reset()
+    family = FAMILIES["mixtral"]
+    arguments = family.inputs(random.Random(0), 8)
+    (graph,) = df.capture(family.build(16), **arguments, dynamic_dims=family.dynamic_dims)
+    partition = _core.partition(graph, ExpertsInParts(2, family.cut).annotations())
+    assert not any(segment["form"] == "merged" for segment in partition.segments)
+    check_events(try_mutants(graph, ExpertsInParts(2, family.cut), tmp_path))
+
+
 def test_random_plans_are_right():
     (counts,) = run_mutants("random", 10_000, fresh_seed())
     assert counts["reusing"] >= 5_000 and counts["complete"] == counts["plans"], counts

@@ -13,6 +13,31 @@ std::optional<Violation> SlotChecker::run() {
     if (auto violation = check_slot(slot)) return violation;
   for (const auto& [storage, value] : storages_.values())
     if (auto violation = check_room(storage, value)) return violation;
+  for (RunId run = 0; run < static_cast<RunId>(plan_.runs.size()); ++run)
+    if (auto violation = check_run(run)) return violation;
+  return std::nullopt;
+}
+
+/// A value without rows may still be another one in each part: only its slot says whose it is.
+std::optional<Violation> SlotChecker::check_run(RunId id) const {
+  const Run& run = plan_.runs[id];
+  for (const OpLaunch& launch : run.launches)
+    for (const std::vector<SlotId>* slots : {&launch.inputs, &launch.outputs})
+      for (SlotId used : *slots) {
+        if (used == kNoId) continue;
+        const Slot& slot = plan_.slots[static_cast<size_t>(used)];
+        const bool own = slot.first_part == run.first_part && slot.last_part == run.last_part;
+        if (own || (slot.first_part == 0 && slot.last_part == plan_.cut.parts)) continue;
+        const std::string what =
+            formatted("'{}' ({} on stream '{}')", run.name, plan_.graph->ops[launch.op].target,
+                      plan_.streams[static_cast<size_t>(run.stream)].name);
+        return Violation{Violation::Kind::kGeometry,
+                         {id, what},
+                         {},
+                         formatted("{} on parts [{}, {}) uses slot {}, which is %{} on parts [{}, {})", what,
+                                   run.first_part, run.last_part, used, plan_.graph->values[slot.value].name,
+                                   slot.first_part, slot.last_part)};
+      }
   return std::nullopt;
 }
 

@@ -11,8 +11,8 @@
 
 namespace dynaflow {
 
-/// Checks that every slot lies where its value is, and that every value fits its storage. Equal layers ask
-/// the same questions: each is answered once.
+/// Checks that every slot lies where its value is, that every value fits its storage, and that a run keeps to
+/// slots of its own parts or of all. Equal layers ask the same questions: each is answered once.
 class SlotChecker {
  public:
   SlotChecker(const Plan& plan, const Storages& storages)
@@ -28,6 +28,7 @@ class SlotChecker {
   };
 
   std::optional<Violation> check_slot(SlotId slot);
+  std::optional<Violation> check_run(RunId run) const;
   std::optional<Violation> check_room(StorageId storage, ValueId value);
   int32_t id_of(const SizeExpr& expr);
   int32_t id_of_meta(ValueId value);
