@@ -71,8 +71,8 @@ class CaseRun {
   }
 
   void make() {
-    auto graph = std::make_shared<const Graph>(
-        reinplace(apply_corrections(graph_from_text(document_.at("graph")))));
+    auto graph =
+        std::make_shared<const Graph>(reinplace(apply_corrections(graph_from_text(document_.at("graph")))));
     if (!(parse_graph(print(*graph)) == *graph)) differ("the graph does not survive printing and reading");
     const text::Section* schedule = document_.find("schedule");
     StrategyPtr strategy = schedule != nullptr ? make_strategy(schedule->header) : nullptr;

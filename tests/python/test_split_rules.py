@@ -55,7 +55,7 @@ NO_RULE = named("""
     copy lift_fresh_copy _reshape_copy
     zeros ones full empty.memory_format arange arange.start arange.start_step
     scaled_dot_product_attention _scaled_dot_product_attention_math
-    _scaled_dot_product_flash_attention_for_cpu""")
+    _scaled_dot_product_flash_attention_for_cpu scatter_reduce.two""")
 #: Where DTensor does less than we: it gathers rows, fails, or answers with another placement. The
 #: numbers prove each of them.
 DIFFERENT = {
@@ -64,6 +64,7 @@ DIFFERENT = {
         "it cuts no sharded dimension, even where whole blocks of rows are asked for": """
             split.Tensor unsafe_split.Tensor split_with_sizes unsafe_split_with_sizes chunk
             unsafe_chunk""",
+        "it writes no slice along a sharded dimension, even one that is all of it": "slice_scatter",
         "it knows no batch of matrices here": "tril triu",
         "it takes statistics to be the batch's even where they are given": """
             _native_batch_norm_legit_no_training native_batch_norm _native_batch_norm_legit""",
