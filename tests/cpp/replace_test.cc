@@ -186,6 +186,19 @@ TEST_CASE("a plan whose replacement is not what it stands for is refused") {
   CHECK_THROWS_AS(check(less), PlanError);
 }
 
+TEST_CASE("a replacement that would use another part's rows is refused by name") {
+  Plan plan = *chain_plan(true, true);
+  for (Run& run : plan.runs) {
+    if (run.first_part != 0 || run.name.find("fused") == std::string::npos) continue;
+    run.first_part = 1;
+    run.last_part = 2;
+  }
+  const auto violation = verify(plan);
+  REQUIRE(violation);
+  CHECK(violation->kind == Violation::Kind::kGeometry);
+  CHECK(violation->first.what.find("test.mm_add.default") != std::string::npos);
+}
+
 TEST_CASE("equal replacements are one, and others of the same name get a number") {
   Scheduler s = chain_scheduler(3);
   for (const bool out : {true, true, false}) {

@@ -45,12 +45,14 @@ def plan_of(graph: _core.Graph, strategy: df.Strategy) -> _core.Plan:
     return _core.lower(scheduler.finish())
 
 
-def try_mutants(graph: _core.Graph, strategy: df.Strategy, folder: Path) -> dict[str, dict]:
+def try_mutants(
+    graph: _core.Graph, strategy: df.Strategy, folder: Path, rows: int = 5
+) -> dict[str, dict]:
     """By kind: how many mutants of the plan there are, and how many of them misbehave."""
     path = folder / "plan.txt"
     path.write_text(plan_of(graph, strategy).text)
     batch = {graph.batch_symbol, *re.findall(r"equal\((\w+), " + graph.batch_symbol, graph.text)}
-    sizes = [5 if symbol["name"] in batch else 3 for symbol in graph.symbols]
+    sizes = [rows if symbol["name"] in batch else 3 for symbol in graph.symbols]
     lines = run_mutants("plan", path, fresh_seed(), RUNS, LIMIT, *sizes)
     return {line["kind"]: line for line in lines}
 
@@ -83,7 +85,7 @@ def test_mutants_of_a_tensor_parallel_llama(two_ranks, tmp_path, parts, fraction
     torch.compiler.reset()
     arguments = fixed_batch(8, 16, TINY.vocabulary).inputs()
     (graph,) = df.capture(build_model(TINY, world=2), **arguments, dynamic_dims=(0, 1))
-    tallies = try_mutants(graph, forced(parts, fractions), tmp_path)
+    tallies = try_mutants(graph, forced(parts, fractions), tmp_path, 2 * parts + 1)
     check_events(tallies)
     collectives = parts * (2 * TINY.layers + 2)
     tried = min(collectives, LIMIT)

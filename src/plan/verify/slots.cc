@@ -28,9 +28,8 @@ std::optional<Violation> SlotChecker::check_run(RunId id) const {
         const Slot& slot = plan_.slots[static_cast<size_t>(used)];
         const bool own = slot.first_part == run.first_part && slot.last_part == run.last_part;
         if (own || (slot.first_part == 0 && slot.last_part == plan_.cut.parts)) continue;
-        const std::string what =
-            formatted("'{}' ({} on stream '{}')", run.name, plan_.graph->ops[launch.op].target,
-                      plan_.streams[static_cast<size_t>(run.stream)].name);
+        const std::string what = formatted("'{}' ({} on stream '{}')", run.name, plan_.op(launch.op).target,
+                                           plan_.streams[static_cast<size_t>(run.stream)].name);
         return Violation{Violation::Kind::kGeometry,
                          {id, what},
                          {},
