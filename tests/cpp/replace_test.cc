@@ -128,7 +128,7 @@ TEST_CASE("what a replacement makes of itself takes no memory") {
 TEST_CASE("random plans with fused and replaced segments are right, and compute the same") {
   int replaced = 0;
   int fused = 0;
-  for (uint64_t seed = 0; seed < 700; ++seed) {
+  for (uint64_t seed = 0; seed < 250; ++seed) {
     CAPTURE(seed);
     const PlanPtr plan = make_random_plan(fused_options(seed));
     replaced += static_cast<int>(!plan->replacing.empty());
@@ -141,14 +141,14 @@ TEST_CASE("random plans with fused and replaced segments are right, and compute 
     Engine own(make_random_plan(fused_options(seed, false)));
     CHECK(same_bits(engine.run(7, seed, {.poison = true, .delays_us = {}}), own.run(7, seed)));
   }
-  CHECK(replaced >= 30);
+  CHECK(replaced >= 10);
   CHECK(fused >= 100);
 }
 
 TEST_CASE("the verifier catches harmful mutants of plans with replaced segments") {
   Tallies tallies;
   int tried = 0;
-  for (uint64_t seed = 0; seed < 120 && tried < 25; ++seed) {
+  for (uint64_t seed = 0; seed < 120 && tried < 12; ++seed) {
     const PlanPtr plan = make_random_plan(fused_options(seed));
     if (plan->replacing.empty()) continue;
     ++tried;
