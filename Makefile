@@ -73,7 +73,7 @@ define run_fuzz
 endef
 
 .PHONY: test
-test: test-cpp asan tsan fuzz test-python ## all tests: C++, sanitizers, fuzzing, Python, distributed, lint
+test: asan tsan fuzz test-python ## all tests: C++ under sanitizers, fuzzing, Python, distributed, lint
 
 .PHONY: test-cpp
 test-cpp: setup build/dev/build.ninja ## C++ tests with debug checks
@@ -88,7 +88,8 @@ tsan: setup build/tsan/build.ninja ## C++ tests under ThreadSanitizer
 	$(call run_ctest,tsan)
 
 .PHONY: test-python
-test-python: build ## Python, distributed and lint tests
+test-python: build build/dev/build.ninja ## Python, distributed and lint tests
+	cmake --build --preset dev --target dynaflow_mutants --parallel $(JOBS)
 	python -m pytest -m "not slow and not gpu" tests
 
 .PHONY: fuzz

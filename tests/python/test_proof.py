@@ -29,7 +29,7 @@ LIMIT = 20
 
 def run_mutants(*words: object) -> list[dict]:
     """The program's lines; it fails where the verifier misses a mutant that misbehaves."""
-    assert MUTANTS.exists(), f"{MUTANTS} is missing: make test-cpp builds it"
+    assert MUTANTS.exists(), f"{MUTANTS} is missing: make test-python builds it"
     done = subprocess.run([MUTANTS, *map(str, words)], capture_output=True, text=True, check=False)
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
