@@ -20,6 +20,7 @@ from dynaflow.errors import (
     LoadError,
     ParseError,
     PlanError,
+    ReplacementError,
     ScheduleError,
 )
 from dynaflow.report import Report, report
@@ -56,6 +57,7 @@ __all__ = [
     "ParseError",
     "PlanError",
     "Replacement",
+    "ReplacementError",
     "Report",
     "ScheduleError",
     "Scheduler",

@@ -16,6 +16,7 @@ __all__ = [
     "LoadError",
     "ParseError",
     "PlanError",
+    "ReplacementError",
     "ScheduleError",
     "typed",
 ]
@@ -31,6 +32,10 @@ class EffectError(Error):
 
 class IndependenceError(Error):
     """A region that mixes rows of the batch, though `rows_independent=True` says it does not."""
+
+
+class ReplacementError(Error):
+    """A kernel that does not compute what the segments compute in whose place it runs."""
 
 
 class AgreementError(Error):

@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_map_only
 
 from dynaflow import _core
+from dynaflow.compare import difference, magnitude
 from dynaflow.errors import IndependenceError
 from dynaflow.region import Region, is_pick, value_names
 
@@ -197,17 +198,17 @@ class _Trial:
         found, expected = (
             tensor.movedim(dim, 0).reshape(count, -1) for tensor in (torch.cat(own, dim), whole)
         )
-        largest = _magnitude(expected).nan_to_num(posinf=0.0).amax(1)
+        largest = magnitude(expected).nan_to_num(posinf=0.0).amax(1)
         # A row of small values may be the rest of large ones that cancel.
         allowed = tolerance(whole.dtype) * largest.maximum(largest.median())
-        difference = _difference(found, expected).amax(1)
-        wrong = (difference > allowed).nonzero().flatten().tolist()
+        apart = difference(found, expected).amax(1)
+        wrong = (apart > allowed).nonzero().flatten().tolist()
         if not wrong:
             return
-        worst = max(wrong, key=lambda row: float(difference[row]))
+        worst = max(wrong, key=lambda row: float(apart[row]))
         raise self._error(
             f"run on parts of {list(self._cut.rows)} rows, {what} differs in rows {_listed(wrong)} "
-            f"by up to {float(difference[worst]):.3g} (in row {worst}, whose largest value is "
+            f"by up to {float(apart[worst]):.3g} (in row {worst}, whose largest value is "
             f"{float(largest[worst]):.3g}; {float(allowed[worst]):.3g} is allowed in {whole.dtype})"
         )
 
@@ -220,20 +221,6 @@ class _Trial:
 
 def _as_list(value: Any) -> list[torch.Tensor]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _magnitude(tensor: torch.Tensor) -> torch.Tensor:
-    wide = torch.complex128 if tensor.is_complex() else torch.float64
-    return tensor.to(wide).abs()
-
-
-def _difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """0 where both are equal or no number, infinite where one of them is none."""
-    same = (a == b) | (a.isnan() & b.isnan())
-    wide = torch.complex128 if a.is_complex() else torch.float64
-    difference = (a.to(wide) - b.to(wide)).abs().nan_to_num(nan=torch.inf)
-    least = 0.0 if a.is_floating_point() or a.is_complex() else 1.0  # of integers that differ
-    return difference.clamp(min=least).masked_fill(same, 0.0)
 
 
 def _listed(rows: list[int]) -> str:

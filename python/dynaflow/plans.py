@@ -17,7 +17,8 @@ from dynaflow.capture import Captured, capture
 from dynaflow.effects import check_effects
 from dynaflow.errors import PlanError, typed
 from dynaflow.independence import Cut, check_independence
-from dynaflow.replace import Kernels
+from dynaflow.replace import Kernels, Launched
+from dynaflow.replace_check import check_replacements
 from dynaflow.scheduler import Scheduler
 from dynaflow.strategy import Sequential, Strategy
 
@@ -77,6 +78,7 @@ class CompiledGraph:
         self._refused = False  # no engine could be made: the original runs
         self._checked = False  # its ops' effects were observed
         self._independent: set[tuple[str, ...]] = set()  # ops of regions that were tried in parts
+        self._tried: dict[Any, Launched] = {}  # kernels that were compared with what they replace
 
     def __call__(self, args: list[Any]) -> Any:
         """Runs the plan for these sizes, made first where there is none. Clears `args`."""
@@ -175,6 +177,7 @@ class CompiledGraph:
             return None
         parts = engine.parts(values)
         self._check_independence(tuple(parts), bound, args)
+        self._check_replacements(scheduler.kernels, args)
         bound |= {f"p{part}": rows for part, rows in enumerate(parts)}
         accepts = _accepts(self.captured, plan.guards)
         serial = self._session.options.serial
@@ -198,6 +201,14 @@ class CompiledGraph:
         with _without_first_call_check():
             check_independence(self._original, self.graph, regions, layouts, args, cut)
         self._independent |= {tuple(region["ops"]) for region in regions}
+
+    def _check_replacements(self, kernels: Kernels, args: list[Any]) -> None:
+        """Tries each kernel that replaces segments once."""
+        new = {key: kernel for key, kernel in kernels.launched.items() if key not in self._tried}
+        if new:
+            with _without_first_call_check():
+                check_replacements(self._original, list(new.values()), args)
+            self._tried |= new
 
     def _strategy(self) -> Strategy:
         asked = self._session.strategy

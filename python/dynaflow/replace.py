@@ -74,6 +74,18 @@ class _Kernel:
     is_op: bool
 
 
+@dataclass(frozen=True)
+class Launched:
+    """A kernel in the place of some segments: what it reads and gives there."""
+
+    name: str
+    segments: str
+    call: Callable[..., Any]
+    tolerance: float
+    inputs: tuple[str, ...]  # values of the graph
+    outputs: tuple[str, ...]
+
+
 class Kernels:
     """The kernels of one schedule's replacements. Python callables stay registered while it
     lives.
@@ -83,6 +95,7 @@ class Kernels:
         self._opaque: OpaqueOps | None = None
         self._found: dict[Any, _Kernel] = {}
         self._fitting: set[Any] = set()  # kernels with the tensors that they were tried on
+        self.launched: dict[Any, Launched] = {}  # by kernel and what it gives
 
     def lower(self, s: Scheduler, ops: list[_core.Op], given: Any) -> _core.Replacement:
         """The core's form of `given`, checked. Raises ScheduleError with the signature of `ops`
@@ -100,6 +113,13 @@ class Kernels:
             self._check(kernel, signature)
         except _MisfitError as error:
             s.refuse_replacement(ops, name, str(error))
+        inputs = tuple(value for value, *_ in signature.inputs)
+        outputs = tuple(value for value, *_ in signature.outputs)
+        segments = "+".join(dict.fromkeys(op.name for op in ops))
+        func = asked.func if isinstance(asked.func, str) else id(asked.func)
+        self.launched[func, name, asked.tolerance, inputs, outputs] = Launched(
+            name, segments, kernel.call, asked.tolerance, inputs, outputs
+        )
         return kernel.core
 
     def _find(self, asked: Replacement, name: str, signature: _core.Signature) -> _Kernel:

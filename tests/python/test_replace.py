@@ -201,26 +201,26 @@ def test_other_parameters_of_an_op_are_given_by_name():
 
 def test_a_callable_may_return_several_tensors_and_views_of_what_it_was_given():
     def model(x):
-        a = x.sin()
-        b = a.cos()
+        a = x.clone()
+        b = a.flip(1)
         return a.exp() + b.tanh()
 
     class Both(df.Strategy):
         def partition(self):
-            return [df.SplitFunc("sin"), df.SplitFunc("cos")]
+            return [df.SplitFunc("clone"), df.SplitFunc("flip")]
 
         def schedule(self, s, batch):
             s.split(2)
             while ops := s.get_ready_ops():
-                if ops[0].name == "sin":
-                    launch = [ops[0], *(op for op in s.next_ops(ops[0]) if op.name == "cos")]
+                if ops[0].name == "clone":
+                    launch = [ops[0], *(op for op in s.next_ops(ops[0]) if op.name == "flip")]
                     s.execute(launch, replace_func=lambda x: (x, x.flip(1)))
                 else:
                     s.execute(ops[0])
 
     compiled = df.compile(model, strategy=Both())
     x = torch.randn(6, 8)
-    torch.testing.assert_close(compiled(x), x.exp() + x.flip(1).tanh())
+    torch.testing.assert_close(compiled(x), model(x))
 
 
 def test_a_strategy_sees_what_follows_and_what_a_kernel_must_take_and_return():
@@ -248,12 +248,12 @@ def test_a_strategy_sees_what_follows_and_what_a_kernel_must_take_and_return():
 
 
 def test_the_report_names_replacements_and_what_they_promise():
-    compiled = df.compile(net(), strategy=Fuse(linear_relu))
+    compiled = df.compile(net(), strategy=Fuse(reference))
     compiled(torch.randn(6, 8))
     report = df.report(compiled)
     kernels = report.graphs[0]["plans"][0]["replacements"]
-    assert [(k["name"], k["exact"], len(k["runs"])) for k in kernels] == [("linear_relu", True, 6)]
-    assert "linear_relu (exact) runs as mb0/linear_relu(layers.0" in str(report)
+    assert [(k["name"], k["exact"], len(k["runs"])) for k in kernels] == [("reference", True, 6)]
+    assert "reference (exact) runs as mb0/reference(layers.0" in str(report)
     compiled = df.compile(net(), strategy=Fuse(CALLABLE))
     compiled(torch.randn(6, 8))
     assert "linear_relu (within 1e-05) runs as" in str(df.report(compiled))
@@ -326,8 +326,9 @@ def test_what_only_a_run_can_tell_is_an_error_of_the_run_and_the_next_run_works(
         return wrong.get(kind[0], lambda y: y)(torch.relu(torch.addmm(b, x, w)))
 
     model = net()
-    compiled = df.compile(model, strategy=Fuse(kernel))
+    compiled = df.compile(model, strategy=Fuse(df.Replacement(kernel, tolerance=1e-5)))
     x = torch.randn(6, 8)
+    compiled(x)
     for kind[0], message in (
         ("shape", r"returned Float \[1, 8\] where the graph says Float \[3, 8\]"),
         ("dtype", r"returned Double \[3, 8\] where the graph says Float \[3, 8\]"),
@@ -338,6 +339,33 @@ def test_what_only_a_run_can_tell_is_an_error_of_the_run_and_the_next_run_works(
         assert "kernel(layers.0" in str(caught.value) and "[0] failed" in str(caught.value)
         kind[0] = ""
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("func", "message"),
+    [
+        (lambda x, w, b: torch.relu(x @ w), r"%relu differs by up to .* promises equal bits"),
+        (df.Replacement(lambda x, w, b: 1.1 * reference(x, w, b), tolerance=0.01), "within 0.01"),
+    ],
+)
+def test_a_kernel_that_computes_something_else_is_named_before_it_runs(func, message):
+    compiled = df.compile(net(), strategy=Fuse(func))
+    for _ in range(2):
+        with pytest.raises(df.ReplacementError, match=message):
+            compiled(torch.randn(6, 8))
+
+
+def test_a_kernel_is_compared_once_with_what_it_replaces():
+    rows = []
+
+    def kernel(x, w, b):
+        rows.append(len(x))
+        return reference(x, w, b)
+
+    compiled = df.compile(net(layers=1), strategy=Fuse(kernel))
+    for size in (6, 8, 10):
+        compiled(torch.randn(size, 8))
+    assert [n for n in rows if n in (6, 8, 10)] == [6] and {3, 4, 5} <= set(rows)
 
 
 def test_an_out_overload_that_makes_another_shape_is_an_error_and_the_next_run_works():
