@@ -222,7 +222,9 @@ std::string mutate(std::string_view text, std::string_view other, std::minstd_ra
     }
     std::string& line = lines[below(random, lines.size())];
     Pieces tokens = split_tokens(line);
-    change_token(tokens, split_tokens(one_of(other_lines, random)), random);
+    const Pieces other_tokens = split_tokens(one_of(other_lines, random));
+    if (tokens.empty() || other_tokens.empty()) continue;
+    change_token(tokens, other_tokens, random);
     line = joined(tokens);
   }
   return joined(lines);
