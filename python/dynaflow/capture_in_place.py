@@ -28,17 +28,17 @@ def wants_in_place(gm: GraphModule, inputs: Sequence[Any]) -> bool:
     It cannot with tensor subclasses, under autocast, or where two inputs share memory: those are
     AOTAutograd's to resolve.
     """
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+    targets = [node.target for node in gm.graph.nodes if node.op == "call_function"]
+    if not any(_changes_arguments(target) for target in targets):
+        return False
+    if torch.amp.autocast_mode._enter_autocast in targets or any(
+        torch.is_autocast_enabled(device) for device in ("cpu", "cuda")
+    ):
         return False
     if any(is_traceable_wrapper_subclass(value) for value in inputs):
         return False
-    storages = [t.untyped_storage()._cdata for t in inputs if isinstance(t, torch.Tensor)]
-    if len(set(storages)) < len(storages):
-        return False
-    targets = [node.target for node in gm.graph.nodes if node.op == "call_function"]
-    if torch.amp.autocast_mode._enter_autocast in targets:
-        return False
-    return any(_changes_arguments(target) for target in targets)
+    dense = [t for t in inputs if isinstance(t, torch.Tensor) and t.layout is torch.strided]
+    return len({t.untyped_storage()._cdata for t in dense}) == len(dense)
 
 
 def trace_in_place(gm: GraphModule) -> GraphModule:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 from dynaflow import _core
 from dynaflow.compare import difference, magnitude
 from dynaflow.errors import IndependenceError
-from dynaflow.region import Region, is_pick, value_names
+from dynaflow.region import Region, is_pick, value_names, written_storages
 
 _SHOWN = 8  # rows that a message names
 
@@ -55,7 +55,7 @@ def check_independence(
     """
     trials = [_Trial(gm, region, layouts, cut) for region in regions]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        recorder = _Recorder(gm, [trial.region for trial in trials], _written(graph))
+        recorder = _Recorder(gm, [trial.region for trial in trials], written_storages(graph))
         values = recorder.observe(args)
         for trial in trials:
             trial.run(values)
@@ -104,17 +104,6 @@ class _Recorder(Interpreter):
         if node not in self._kept:
             copy = bool(self._written)
             self._kept[node] = tree_map_only(torch.Tensor, torch.clone, value) if copy else value
-
-
-def _written(graph: _core.Graph) -> set[str]:
-    """The values that own the storage which the graph's ops change in place."""
-    alias_of = {value["name"]: value["alias_of"] for value in graph.values}
-    roots = set()
-    for name in (name for op in graph.ops for name in op["writes"]):
-        while alias_of[name]:
-            name = alias_of[name]
-        roots.add(name)
-    return roots
 
 
 class _Trial:

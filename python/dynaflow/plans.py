@@ -207,7 +207,7 @@ class CompiledGraph:
         new = {key: kernel for key, kernel in kernels.launched.items() if key not in self._tried}
         if new:
             with _without_first_call_check():
-                check_replacements(self._original, list(new.values()), args)
+                check_replacements(self._original, self.graph, list(new.values()), args)
             self._tried |= new
 
     def _strategy(self) -> Strategy:

@@ -12,6 +12,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
+from dynaflow import _core
 from dynaflow.capture_nodes import SIZE_CHECKS
 from dynaflow.capture_sizes import is_size
 
@@ -74,6 +75,17 @@ class Region:
         if node.op == "get_attr":
             return isinstance(_attribute(self._gm, node), torch.Tensor)
         return not is_size(node.meta.get("val"))
+
+
+def written_storages(graph: _core.Graph) -> set[str]:
+    """The values that own the storage which the graph's ops change in place."""
+    alias_of = {value["name"]: value["alias_of"] for value in graph.values}
+    roots = set()
+    for name in (name for op in graph.ops for name in op["writes"]):
+        while alias_of[name]:
+            name = alias_of[name]
+        roots.add(name)
+    return roots
 
 
 def value_names(node: Node) -> list[str]:

@@ -13,20 +13,27 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
+from dynaflow import _core
 from dynaflow.compare import difference, magnitude
 from dynaflow.errors import ReplacementError
-from dynaflow.region import is_pick, value_names
+from dynaflow.region import is_pick, value_names, written_storages
 from dynaflow.replace import Launched
 
 
-def check_replacements(gm: GraphModule, launched: Sequence[Launched], args: Sequence[Any]) -> None:
-    """Runs `gm` on `args`, and each kernel on what its segments read there.
+def check_replacements(
+    gm: GraphModule, graph: _core.Graph, launched: Sequence[Launched], args: Sequence[Any]
+) -> None:
+    """Runs `gm`, of which `graph` is the capture, on `args`, and each kernel on what its segments
+    read there. Arguments that `gm` changes are copied first.
 
     Raises ReplacementError for the first result that is farther from theirs than the kernel
     promises. Collectives are run: every rank has to call it.
     """
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        copies = [arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in args]
+        written = written_storages(graph)
+        names = [node.name for node in gm.graph.find_nodes(op="placeholder")]
+        pairs = zip(names, args, strict=True)
+        copies = [arg.clone() if name in written else arg for name, arg in pairs]
         trier = _Trier(gm, [_Trial(kernel) for kernel in launched])
         trier.run(*copies)
     if trier.error is not None:

@@ -220,7 +220,8 @@ class Reinplacer {
     for (const Op& op : graph_.ops) {
       if (&op == &scatter) break;
       const ValueRef* source = reference(op, 0);
-      if (op.target != target || op.kind != OpKind::kView || source == nullptr) continue;
+      if (op.target != target || op.kind != OpKind::kView || op.outputs.size() != 1 || source == nullptr)
+        continue;
       if (!same_place(source->id, place) || op.args.size() + 1 != scatter.args.size()) continue;
       if (std::equal(op.args.begin() + 1, op.args.end(), scatter.args.begin() + 2)) return op.outputs[0];
     }
