@@ -16,7 +16,7 @@ LLVM_PROFILE_FILE="$build/fuzz.profraw" "$build/tests/fuzz/dynaflow_fuzz" -runs=
 "$tools/llvm-profdata" merge -sparse "$build/fuzz.profraw" -o "$build/fuzz.profdata"
 report=$("$tools/llvm-cov" report "$build/tests/fuzz/dynaflow_fuzz" -instr-profile="$build/fuzz.profdata" \
   -show-region-summary=false -show-branch-summary=false \
-  src/base/text_*.cc src/graph/graph_text.cc src/graph/size_expr.cc src/graph/graph.cc \
+  src/base/text_*.cc src/graph/graph_text.cc src/graph/size_text.cc src/graph/size_expr.cc src/graph/graph.cc \
   src/partition/partition.cc src/schedule/schedule_text.cc src/schedule/schedule.cc \
   src/plan/plan_text.cc src/plan/check.cc)
 echo "$report"

@@ -62,7 +62,7 @@ class SizeExpr {
     std::vector<AtomPtr> atoms;
   };
   /// All but the constant, sorted by atoms; no two terms have the same atoms, and no coefficient is 0.
-  const std::vector<Term>& terms() const { return shared_->terms; }
+  const std::vector<Term>& terms() const { return shared_ ? shared_->terms : kNoTerms; }
   int64_t constant_term() const { return constant_; }
 
  private:
@@ -77,10 +77,10 @@ class SizeExpr {
     int depth = 0;       // of atoms in atoms
   };
   using SharedPtr = std::shared_ptr<const Shared>;
-  static const SharedPtr& no_terms();
+  static const std::vector<Term> kNoTerms;
   static Shared measured(std::vector<Term> terms);
   int64_t constant_ = 0;
-  SharedPtr shared_;
+  SharedPtr shared_;  // null for a constant, so that the many constants need no counting of owners
 };
 
 struct SizeExpr::Atom {

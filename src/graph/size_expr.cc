@@ -50,17 +50,18 @@ int64_t checked_mul(int64_t a, int64_t b) {
   if (__builtin_mul_overflow(a, b, &result)) throw GraphError(formatted("{} * {} overflows 64 bits", a, b));
   return result;
 }
-int64_t floor_div(int64_t a, int64_t b) {
+/// Towards minus infinity, as in Python: the remainder has the divisor's sign.
+std::pair<int64_t, int64_t> divide(int64_t a, int64_t b) {
   if (b == 0 || (a == INT64_MIN && b == -1)) throw GraphError(formatted("{} // {} has no value", a, b));
-  const int64_t quotient = a / b;
-  return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
+  const int64_t rest = a % b;
+  return rest != 0 && (rest < 0) != (b < 0) ? std::pair(a / b - 1, rest + b) : std::pair(a / b, rest);
 }
 int64_t apply(AtomKind kind, int64_t a, int64_t b) {
   switch (kind) {
     case AtomKind::kFloorDiv:
-      return floor_div(a, b);
+      return divide(a, b).first;
     case AtomKind::kMod:
-      return a - floor_div(a, b) * b;
+      return divide(a, b).second;
     case AtomKind::kMax:
       return std::max(a, b);
     case AtomKind::kMin:
@@ -123,27 +124,6 @@ size_t hash_of(const std::vector<Term>& terms) {
 constexpr int64_t kMaxWeight = 512;
 constexpr int kMaxDepth = 24;
 
-constexpr std::pair<AtomKind, const char*> kAtomNames[] = {
-    {AtomKind::kFloorDiv, "//"}, {AtomKind::kMod, "%"}, {AtomKind::kMax, "max"}, {AtomKind::kMin, "min"}};
-
-text::Value atom_to_text(const SizeExpr::Atom& atom) {
-  if (atom.kind == AtomKind::kSymbol) return text::Value::identifier(atom.name);
-  for (const auto& [kind, name] : kAtomNames)
-    if (kind == atom.kind)
-      return text::Value::call(name, {atom.operands[0].to_text(), atom.operands[1].to_text()});
-  throw InternalError("unknown kind of atom");
-}
-
-text::Value term_to_text(const Term& term) {
-  std::optional<text::Value> product;
-  if (term.coefficient != 1) product = text::Value::integral(term.coefficient);
-  for (const AtomPtr& atom : term.atoms) {
-    text::Value factor = atom_to_text(*atom);
-    product = product ? text::Value::infix("*", std::move(*product), std::move(factor)) : std::move(factor);
-  }
-  return *product;
-}
-
 std::optional<int64_t> fold(AtomKind kind, const SizeExpr& a, const SizeExpr& b) {
   const auto x = a.constant();
   const auto y = b.constant();
@@ -153,13 +133,10 @@ std::optional<int64_t> fold(AtomKind kind, const SizeExpr& a, const SizeExpr& b)
 
 }  // namespace
 
-const SizeExpr::SharedPtr& SizeExpr::no_terms() {
-  static const SharedPtr kNone = std::make_shared<const Shared>();
-  return kNone;
-}
+const std::vector<Term> SizeExpr::kNoTerms;
 
-SizeExpr::SizeExpr(int64_t value) : constant_(value), shared_(no_terms()) {}
-SizeExpr::SizeExpr(int64_t constant, std::vector<Term> terms) : constant_(constant), shared_(no_terms()) {
+SizeExpr::SizeExpr(int64_t value) : constant_(value) {}
+SizeExpr::SizeExpr(int64_t constant, std::vector<Term> terms) : constant_(constant) {
   terms = normalize(std::move(terms));
   if (!terms.empty()) shared_ = std::make_shared<const Shared>(measured(std::move(terms)));
 }
@@ -169,8 +146,8 @@ SizeExpr::Shared SizeExpr::measured(std::vector<Term> terms) {
     shared.weight += 1 + static_cast<int64_t>(term.atoms.size());
     for (const AtomPtr& atom : term.atoms)
       for (const SizeExpr& operand : atom->operands) {
-        shared.weight += 1 + operand.shared_->weight;
-        shared.depth = std::max(shared.depth, 1 + operand.shared_->depth);
+        shared.weight += 1 + (operand.shared_ ? operand.shared_->weight : 0);
+        shared.depth = std::max(shared.depth, 1 + (operand.shared_ ? operand.shared_->depth : 0));
       }
   }
   if (shared.weight > kMaxWeight || shared.depth > kMaxDepth)
@@ -221,6 +198,9 @@ SizeExpr operator+(const SizeExpr& a, const SizeExpr& b) {
 }
 SizeExpr operator-(const SizeExpr& a, const SizeExpr& b) { return a + b * SizeExpr(-1); }
 SizeExpr operator*(const SizeExpr& a, const SizeExpr& b) {
+  if (a.terms().empty() && a.constant_ == 1) return b;
+  if (b.terms().empty() && b.constant_ == 1) return a;
+  if (a.terms().empty() && b.terms().empty()) return checked_mul(a.constant_, b.constant_);
   // Like terms may merge, so more are let pass here than a result may have.
   if (a.terms().size() * b.terms().size() > 4 * static_cast<size_t>(kMaxWeight))
     throw GraphError("a product of sizes has too many terms");
@@ -237,11 +217,12 @@ SizeExpr operator*(const SizeExpr& a, const SizeExpr& b) {
 }
 
 size_t hash_of(const SizeExpr& expr) {
-  return mixed(expr.shared_->hash, static_cast<size_t>(expr.constant_));
+  return mixed(expr.shared_ ? expr.shared_->hash : 0, static_cast<size_t>(expr.constant_));
 }
 bool operator==(const SizeExpr& a, const SizeExpr& b) {
-  if (a.constant_ != b.constant_ || a.shared_->hash != b.shared_->hash) return false;
-  return a.shared_ == b.shared_ || compare(a, b) == 0;
+  if (a.constant_ != b.constant_) return false;
+  if (a.shared_ == b.shared_) return true;
+  return a.shared_ && b.shared_ && a.shared_->hash == b.shared_->hash && compare(a, b) == 0;
 }
 bool operator<(const SizeExpr& a, const SizeExpr& b) { return compare(a, b) < 0; }
 
@@ -363,38 +344,5 @@ int64_t SizeExpr::evaluate(const std::function<int64_t(std::string_view)>& value
   }
   return sum;
 }
-
-text::Value SizeExpr::to_text() const {
-  if (const auto value = constant()) return text::Value::integral(*value);
-  std::optional<text::Value> sum;
-  const auto append = [&](int64_t coefficient, const auto& to_value) {
-    const bool negative = sum && coefficient < 0 && coefficient != INT64_MIN;
-    text::Value next = to_value(negative ? -coefficient : coefficient);
-    sum = sum ? text::Value::infix(negative ? "-" : "+", std::move(*sum), std::move(next)) : std::move(next);
-  };
-  for (const Term& term : terms())
-    append(term.coefficient, [&](int64_t by) { return term_to_text({by, term.atoms}); });
-  // Symbolic terms first reads better: s0 - 1, not -1 + s0.
-  if (constant_ != 0) append(constant_, text::Value::integral);
-  return *sum;
-}
-
-SizeExpr SizeExpr::from_text(const text::Value& value) {
-  using Kind = text::Value::Kind;
-  if (value.kind == Kind::kInt) return value.integer;
-  if (value.kind == Kind::kName) return symbol(value.name);
-  if (value.kind != Kind::kCall || value.items.size() != 2)
-    value.fail("a size: an integer or an expression of symbols");
-  const SizeExpr a = from_text(value.items[0]);
-  const SizeExpr b = from_text(value.items[1]);
-  if (value.name == "+") return a + b;
-  if (value.name == "-") return a - b;
-  if (value.name == "*") return a * b;
-  for (const auto& [kind, name] : kAtomNames)
-    if (value.name == name) return rebuild(kind, a, b);
-  value.fail("one of + - * // % max min");
-}
-
-std::string SizeExpr::str() const { return text::print(to_text()); }
 
 }  // namespace dynaflow

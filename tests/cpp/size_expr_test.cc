@@ -80,6 +80,8 @@ TEST_CASE("exact division is refused where a remainder would be left") {
 TEST_CASE("overflow and division by zero are errors, not numbers") {
   CHECK_THROWS_AS(evaluate(kS * kS, INT64_MAX, 0), GraphError);
   CHECK_THROWS_AS(evaluate(SizeExpr::floordiv(kS, kT), 1, 0), GraphError);
+  CHECK_THROWS_AS(evaluate(SizeExpr::mod(kS, kT), INT64_MIN, -1), GraphError);
+  CHECK(evaluate(SizeExpr::mod(kS, kT), 5, INT64_MIN) == INT64_MIN + 5);
   SizeProgram program({"s"});
   program.add(kS * kS);
   std::vector<int64_t> registers;
