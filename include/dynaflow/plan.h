@@ -169,6 +169,8 @@ class HappensBefore {
  public:
   explicit HappensBefore(size_t runs) : words_((runs + 63) / 64), bits_(runs * words_) {}
   bool before(RunId a, RunId b) const { return ((row(b)[a / 64] >> (a % 64)) & 1) != 0; }
+  /// The first run that may not be finished when `run` starts; at most `run` itself.
+  RunId first_unordered(RunId run) const;
   /// `a` is finished before `b` starts, and so is all that is finished before `a` starts.
   void order(RunId a, RunId b);
 

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 
 from dynaflow.capture import capture
 from dynaflow.capture_in_place import static_inputs, trace_in_place, wants_in_place
+from dynaflow.capture_scalars import share_scalars
 from dynaflow.errors import CaptureError
 from dynaflow.options import read_options
 from dynaflow.plans import CompiledGraph
@@ -95,6 +96,7 @@ def _compile_in_place(gm: GraphModule, session: Session) -> Callable[..., Any]:
 def _plans_of(
     traced: GraphModule, static: Sequence[int], session: Session, break_reason: str
 ) -> CompiledGraph:
+    share_scalars(traced)
     captured = capture(traced, static, session.graph_name(), session.options.skip_collectives)
     log.info(
         "captured %s: %d ops, batch %s",

@@ -100,6 +100,10 @@ std::vector<SizeExpr> contiguous_strides(const std::vector<SizeExpr>& shape) {
 }
 
 SizeExpr storage_elements(const TensorMeta& meta) {
+  SizeExpr dense = 1;
+  size_t inner = meta.shape.size();
+  while (inner > 0 && meta.strides[inner - 1] == dense) dense = dense * meta.shape[--inner];
+  if (inner == 0) return dense;
   SizeExpr product = 1;
   SizeExpr span = 1;
   for (size_t d = 0; d < meta.shape.size(); ++d) {
@@ -131,6 +135,7 @@ ValueId storage_root(const Graph& graph, ValueId value) {
 
 std::vector<ValueId> op_inputs(const Op& op) {
   std::vector<ValueId> values;
+  values.reserve(op.args.size());
   for (const Arg& arg : op.args) collect_inputs(arg, values);
   return values;
 }

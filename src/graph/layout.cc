@@ -14,7 +14,11 @@ namespace {
 class Analyzer {
  public:
   Analyzer(const Graph& graph, const std::vector<IndependentRegion>& regions)
-      : graph_(graph), regions_(graph, regions), forced_(graph.ops.size()), read_(graph.values.size()) {
+      : graph_(graph),
+        rows_(SizeExpr::symbol(graph.batch_symbol)),
+        regions_(graph, regions),
+        forced_(graph.ops.size()),
+        read_(graph.values.size()) {
     result_.layouts.resize(graph.values.size());
     result_.forms.assign(graph.ops.size(), SplitForm::kWhole);
     result_.reasons.resize(graph.ops.size());
@@ -79,7 +83,7 @@ class Analyzer {
   void classify(OpId id) {
     const Op& op = graph_.ops[id];
     const split::RuleGroup* group = groups_[id];
-    const split::RuleContext context(graph_, op, result_.layouts,
+    const split::RuleContext context(graph_, op, result_.layouts, rows_,
                                      group != nullptr && group->traits.coordinates);
     SplitForm& form = result_.forms[id];
     std::string& reason = result_.reasons[id];
@@ -178,21 +182,20 @@ class Analyzer {
   }
 
   void check_all() {
-    joined_.assign(graph_.values.size(), {});
+    joined_.assign(graph_.values.size(), kNobody);
     for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
       const Op& op = graph_.ops[id];
-      const std::string reader = formatted("'{}'", op.name);
       const bool split = result_.forms[id] == SplitForm::kSplit;
       if (!split) make_whole_what_is_changed(op);
       for (ValueId input : op_inputs(op)) {
         if (!layout(input).is_sharded()) continue;
-        if (!split) join(input, reader);
+        if (!split) join(input, id);
         if (split) check_cut(input, id);
-        if (split && reads_numbers(id, input)) need_true_rows(input, reader);
+        if (split && reads_numbers(id, input)) need_true_rows(input, id);
       }
     }
     for (ValueId output : outputs_)
-      if (layout(output).is_sharded()) join(output, "the caller");
+      if (layout(output).is_sharded()) join(output, kCaller);
     for (ValueId value = 0; value < static_cast<ValueId>(graph_.values.size()); ++value) check_storage(value);
   }
 
@@ -228,11 +231,18 @@ class Analyzer {
     return movable ? "" : formatted("the batch is not outermost in the memory of %{}", v.name);
   }
 
+  /// A reader: an op, or one of these.
+  static constexpr OpId kCaller = -1;
+  static constexpr OpId kNobody = -2;
+  std::string name_of(OpId reader) const {
+    return reader == kCaller ? "the caller" : formatted("'{}'", graph_.ops[reader].name);
+  }
+
   /// All rows of `value` are read at once, and so lie in one storage with all that share it.
-  void join(ValueId value, const std::string& reader) {
+  void join(ValueId value, OpId reader) {
     need_true_rows(value, reader);
-    std::string& joined = joined_[storage_root(graph_, value)];
-    if (joined.empty()) joined = reader;
+    OpId& joined = joined_[storage_root(graph_, value)];
+    if (joined == kNobody) joined = reader;
   }
 
   /// A value that parts make in a storage which holds all rows must be a slice of it in each part.
@@ -240,12 +250,12 @@ class Analyzer {
     if (!made_in_parts(value)) return;
     const ValueId root = storage_root(graph_, value);
     const bool shared = !made_in_parts(root);
-    if (!shared && joined_[root].empty()) return;
+    if (!shared && joined_[root] == kNobody) return;
     const std::string why = scattered(value);
     if (why.empty()) return;
     const OpId maker = graph_.values[value].op;
     if (shared) return force(maker, formatted("{}, whose storage is not made in parts", why));
-    force(maker, formatted("{}, and {} reads its storage as a whole", why, joined_[root]));
+    force(maker, formatted("{}, and {} reads its storage as a whole", why, name_of(joined_[root])));
   }
 
   /// Each part of `op` reads its rows of a value that is whole in memory.
@@ -256,15 +266,16 @@ class Analyzer {
   }
 
   /// Parts count their own rows from 0; `reader` needs the numbers of the whole batch.
-  void need_true_rows(ValueId value, const std::string& reader) {
+  void need_true_rows(ValueId value, OpId reader) {
     if (layout(value).kind != Layout::Kind::kCoordinate) return;
     const OpId maker = graph_.values[value].op;
     for (ValueId input : op_inputs(graph_.ops[maker]))
       if (layout(input).kind == Layout::Kind::kCoordinate) return need_true_rows(input, reader);
-    force(maker, formatted("its row numbers are used as data by {}", reader));
+    force(maker, formatted("its row numbers are used as data by {}", name_of(reader)));
   }
 
   const Graph& graph_;
+  const SizeExpr rows_;
   split::Regions regions_;
   split::RuleTable table_;
   std::vector<const split::RuleGroup*> groups_;  // by OpId; null without a rule
@@ -272,7 +283,7 @@ class Analyzer {
   std::vector<std::vector<OpId>> makers_;        // by storage root that an op makes: of all that lies in it
   std::vector<bool> read_;                       // by ValueId: an op or the caller reads it
   std::vector<ValueId> outputs_;
-  std::vector<std::string> joined_;  // by storage root; who reads all rows of something in it
+  std::vector<OpId> joined_;  // by storage root; who reads all rows of something in it
   SplitAnalysis result_;
   bool changed_ = false;
 };

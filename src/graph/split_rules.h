@@ -15,13 +15,15 @@ namespace dynaflow::split {
 /// op with fewer arguments than its schema has; it refuses instead.
 class RuleContext {
  public:
-  /// `coordinates`: whether the rule tells row numbers from other sharded values.
-  RuleContext(const Graph& graph, const Op& op, const std::vector<Layout>& layouts, bool coordinates)
-      : graph_(graph), op_(op), layouts_(layouts), coordinates_(coordinates) {}
+  /// `rows`: the batch symbol as a size; it must outlive this. `coordinates`: whether the rule tells row
+  /// numbers from other sharded values.
+  RuleContext(const Graph& graph, const Op& op, const std::vector<Layout>& layouts, const SizeExpr& rows,
+              bool coordinates)
+      : graph_(graph), op_(op), layouts_(layouts), rows_(rows), coordinates_(coordinates) {}
 
   const Op& op() const { return op_; }
   /// The rows of the batch, as a size.
-  SizeExpr rows() const { return SizeExpr::symbol(graph_.batch_symbol); }
+  const SizeExpr& rows() const { return rows_; }
   bool depends(const SizeExpr& size) const { return size.depends_on(graph_.batch_symbol); }
 
   Layout layout(ValueId value) const;
@@ -56,6 +58,7 @@ class RuleContext {
   const Graph& graph_;
   const Op& op_;
   const std::vector<Layout>& layouts_;
+  const SizeExpr& rows_;
   bool coordinates_;
 };
 

@@ -1,5 +1,7 @@
 #include "plan/events.h"
 
+#include <algorithm>
+#include <bit>
 #include <map>
 
 namespace dynaflow {
@@ -9,6 +11,14 @@ void HappensBefore::order(RunId a, RunId b) {
   const uint64_t* from = row(a);
   for (size_t i = 0; i < words_; ++i) to[i] |= from[i];
   to[a / 64] |= uint64_t{1} << (a % 64);
+}
+
+RunId HappensBefore::first_unordered(RunId run) const {
+  const uint64_t* bits = row(run);
+  size_t word = 0;
+  while (word < words_ && bits[word] == ~uint64_t{0}) ++word;
+  const size_t first = word * 64 + (word < words_ ? static_cast<size_t>(std::countr_one(bits[word])) : 0);
+  return std::min(static_cast<RunId>(first), run);
 }
 
 OrderTracker::OrderTracker(const std::vector<Stream>& streams, size_t runs)

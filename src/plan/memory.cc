@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <unordered_map>
 
 namespace dynaflow {
 
@@ -47,39 +48,56 @@ bool dead_before(const Candidate& a, const Candidate& b, const HappensBefore& or
 }
 
 /// The sizes the packing is made for: hints, with the batch cut by the plan's own rule.
-int64_t at_hints(const Plan& plan, const SizeExpr& expr) {
-  const Graph& graph = *plan.graph;
-  std::vector<int64_t> parts;
-  return expr.evaluate([&](std::string_view name) -> int64_t {
-    if (const Symbol* symbol = graph.find_symbol(name)) return std::max<int64_t>(symbol->hint, 1);
-    if (parts.empty()) {
-      const int64_t rows = graph.find_symbol(graph.batch_symbol)->hint;
-      CutRule rule = plan.cut;
-      rule.kind = rule.kind == CutRule::Kind::kSizes ? CutRule::Kind::kEven : rule.kind;
-      parts = cut(rule, std::max(rows, rule.parts * std::max<int64_t>(rule.min_rows, 1)));
-    }
-    for (int part = 0; part < plan.cut.parts; ++part)
-      if (part_symbol(part) == name) return parts[static_cast<size_t>(part)];
-    throw InternalError(formatted("unknown symbol '{}' in a plan", name));
-  });
-}
+class HintSizes {
+ public:
+  explicit HintSizes(const Plan& plan) : plan_(plan) {
+    const Graph& graph = *plan.graph;
+    const Symbol* batch = graph.find_symbol(graph.batch_symbol);
+    if (batch == nullptr) return;
+    CutRule rule = plan.cut;
+    rule.kind = rule.kind == CutRule::Kind::kSizes ? CutRule::Kind::kEven : rule.kind;
+    parts_ = cut(rule, std::max(batch->hint, rule.parts * std::max<int64_t>(rule.min_rows, 1)));
+  }
 
-SizeExpr storage_bytes(const Plan& plan, const Storage& storage) {
-  const TensorMeta& meta = plan.graph->values[storage.root].meta;
-  const SizeExpr bytes = storage_elements(meta) * item_size(meta.dtype);
-  return on_parts(*plan.graph, bytes, storage.range.first, storage.range.second, plan.cut.parts);
-}
+  int64_t of(const SizeExpr& expr) {
+    const auto [entry, added] = known_.try_emplace(expr);
+    if (added) entry->second = expr.evaluate([this](std::string_view name) { return value_of(name); });
+    return entry->second;
+  }
+
+ private:
+  struct Hash {
+    size_t operator()(const SizeExpr& expr) const { return hash_of(expr); }
+  };
+
+  int64_t value_of(std::string_view name) const {
+    if (const Symbol* symbol = plan_.graph->find_symbol(name)) return std::max<int64_t>(symbol->hint, 1);
+    for (size_t part = 0; part < parts_.size(); ++part)
+      if (part_symbol(static_cast<int>(part)) == name) return parts_[part];
+    throw InternalError(formatted("unknown symbol '{}' in a plan", name));
+  }
+
+  const Plan& plan_;
+  std::vector<int64_t> parts_;
+  std::unordered_map<SizeExpr, int64_t, Hash> known_;
+};
 
 std::vector<Candidate> make_candidates(const StoragePlanner& planner, const HappensBefore& order,
                                        const Plan& plan) {
   std::vector<Candidate> candidates;
+  PartSizes sizes(*plan.graph, plan.cut.parts);
+  std::vector<std::optional<SizeExpr>> bytes_of(plan.graph->values.size());
+  HintSizes hints(plan);
   for (size_t id = 0; id < planner.storages().size(); ++id) {
     const Storage& storage = planner.storages()[id];
     if (storage.where != Root::kArena || storage.accesses.empty()) continue;
     Candidate candidate;
     candidate.storage = id;
-    candidate.bytes = storage_bytes(plan, storage);
-    const int64_t exact = at_hints(plan, candidate.bytes);
+    const TensorMeta& meta = plan.graph->values[storage.root].meta;
+    std::optional<SizeExpr>& bytes = bytes_of[storage.root];
+    if (!bytes) bytes = storage_elements(meta) * item_size(meta.dtype);
+    candidate.bytes = sizes.of(*bytes, storage.range);
+    const int64_t exact = hints.of(candidate.bytes);
     candidate.size = std::max<int64_t>((exact + kAlignment - 1) / kAlignment, 1) * kAlignment;
     candidate.firsts = extremes(storage.accesses, order, true);
     candidate.lasts = extremes(storage.accesses, order, false);
@@ -103,16 +121,52 @@ class Conflicts {
   std::vector<uint64_t> bits_;
 };
 
+/// When a candidate is used, in issue order.
+struct Span {
+  RunId start = 0;
+  RunId end = 0;
+  RunId floor = 0;  // every run below it has ended before the candidate is first used
+};
+
+Span span_of(const Candidate& candidate, const HappensBefore& order) {
+  Span span{candidate.firsts[0].run, candidate.lasts[0].run, candidate.firsts[0].run};
+  for (const Access& first : candidate.firsts) {
+    span.start = std::min(span.start, first.run);
+    span.floor = std::min(span.floor, order.first_unordered(first.run));
+  }
+  for (const Access& last : candidate.lasts) span.end = std::max(span.end, last.run);
+  return span;
+}
+
+/// Looks at neighbours only: walks through the candidates by their first use and keeps those at hand that may
+/// still be in use then, or when a later one starts.
 Conflicts find_conflicts(std::vector<Candidate>& candidates, const HappensBefore& order) {
-  Conflicts conflicts(candidates.size());
-  for (size_t a = 0; a < candidates.size(); ++a)
-    for (size_t b = a + 1; b < candidates.size(); ++b)
-      if (!dead_before(candidates[a], candidates[b], order) &&
-          !dead_before(candidates[b], candidates[a], order)) {
-        candidates[a].conflicts.push_back(b);
-        candidates[b].conflicts.push_back(a);
-        conflicts.add(a, b);
-      }
+  const size_t count = candidates.size();
+  std::vector<Span> spans;
+  for (const Candidate& candidate : candidates) spans.push_back(span_of(candidate, order));
+  std::vector<size_t> by_start(count);
+  std::iota(by_start.begin(), by_start.end(), size_t{0});
+  std::stable_sort(by_start.begin(), by_start.end(),
+                   [&](size_t a, size_t b) { return spans[a].start < spans[b].start; });
+  std::vector<RunId> ended(count);  // by position: every run below it has ended for this one and all later
+  for (size_t i = count; i-- > 0;)
+    ended[i] = i + 1 < count ? std::min(spans[by_start[i]].floor, ended[i + 1]) : spans[by_start[i]].floor;
+  Conflicts conflicts(count);
+  std::vector<size_t> live;
+  for (size_t i = 0; i < count; ++i) {
+    const size_t b = by_start[i];
+    std::erase_if(live, [&](size_t a) { return spans[a].end < ended[i]; });
+    for (size_t a : live) {
+      if (spans[a].end < spans[b].floor) continue;
+      if (dead_before(candidates[a], candidates[b], order) ||
+          dead_before(candidates[b], candidates[a], order))
+        continue;
+      candidates[a].conflicts.push_back(b);
+      candidates[b].conflicts.push_back(a);
+      conflicts.add(a, b);
+    }
+    live.push_back(b);
+  }
   return conflicts;
 }
 

@@ -13,10 +13,14 @@ StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue, Pla
       issue_(issue),
       plan_(plan),
       parts_(schedule.cut.parts),
+      sizes_(graph_, parts_),
       launches_(choose_launches(schedule, issue, plan)),
       united_(graph_.values.size()),
       is_output_(graph_.values.size(), false),
-      is_read_(graph_.values.size(), false) {}
+      is_read_(graph_.values.size(), false),
+      uses_(graph_.values.size()),
+      by_root_(graph_.values.size()),
+      slots_(graph_.values.size()) {}
 
 void StoragePlanner::run() {
   unite_in_place();
@@ -78,22 +82,22 @@ void StoragePlanner::collect_ranges() {
     for (OpId id : launches_[run]) {
       const Op& op = plan_.op(id);
       for (ValueId value : op_inputs(op)) {
-        ranges_[root_of(value)].insert(range_of(value, issued.run));
+        uses_[root_of(value)].add(range_of(value, issued.run), {});
         is_read_[root_of(value)] = true;
       }
       for (ValueId value : op.outputs) {
-        ranges_[root_of(value)].insert(range_of(value, issued.run));
-        if (root_of(value) == value) made_[value][range_of(value, issued.run)] = writes_where_told(op);
+        Use& use = *uses_[root_of(value)].add(range_of(value, issued.run), {}).first;
+        if (root_of(value) == value) use = {true, writes_where_told(op)};
       }
     }
   }
   for (const Arg& output : graph_.outputs)
-    if (const auto* ref = std::get_if<ValueRef>(&output.data)) ranges_[root_of(ref->id)].insert({0, parts_});
+    if (const auto* ref = std::get_if<ValueRef>(&output.data)) uses_[root_of(ref->id)].add({0, parts_}, {});
 }
 
-bool StoragePlanner::needs_joining(const std::set<PartRange>& ranges) const {
+bool StoragePlanner::needs_joining(const ByRange<Use>& ranges) const {
   int end = 0;
-  for (const PartRange& range : ranges) {  // sorted by first part
+  for (const auto& [range, use] : ranges) {
     if (range.first < end) return true;
     end = range.second;
   }
@@ -102,8 +106,7 @@ bool StoragePlanner::needs_joining(const std::set<PartRange>& ranges) const {
 
 int32_t StoragePlanner::add_output_storage(ValueId root, PartRange range) {
   const TensorMeta& meta = graph_.values[root].meta;
-  plan_.output_storage.push_back(
-      {meta.dtype, on_parts(graph_, storage_elements(meta), range.first, range.second, parts_)});
+  plan_.output_storage.push_back({meta.dtype, sizes_.of(storage_elements(meta), range)});
   return static_cast<int32_t>(plan_.output_storage.size()) - 1;
 }
 
@@ -112,46 +115,46 @@ Root StoragePlanner::choose_root(ValueId root, PartRange range) const {
   if (value.origin == Origin::kConstant) return Root::kConstant;
   if (value.origin != Origin::kOp) return Root::kArgument;
   // A fresh result is kept as it is, unless several must come together in one storage.
-  const auto made = made_.find(root);
-  if (made != made_.end()) {
-    const auto maker = made->second.find(range);
-    if (maker != made->second.end() && !maker->second) return Root::kKernel;
-  }
+  const Use* use = uses_[root].find(range);
+  if (use != nullptr && use->made && !use->told) return Root::kKernel;
   return is_output_[root] ? Root::kOutput : Root::kArena;
 }
 
 void StoragePlanner::make_storages() {
-  for (const auto& [root, ranges] : ranges_) {
+  for (ValueId root = 0; root < static_cast<ValueId>(uses_.size()); ++root) {
+    const ByRange<Use>& ranges = uses_[root];
+    if (ranges.empty()) continue;
     const bool caller = graph_.values[root].origin != Origin::kOp;
     const bool joined = caller || needs_joining(ranges);
-    std::set<PartRange> kept = joined ? std::set<PartRange>{{0, parts_}} : ranges;
-    for (const PartRange& range : kept) {
-      Storage storage{root, range, choose_root(root, range), kNoId, {}};
-      if (caller) storage.index = graph_.values[root].index;
-      if (storage.where == Root::kOutput) storage.index = add_output_storage(root, range);
-      by_root_[root].push_back(storages_.size());
-      storages_.push_back(std::move(storage));
+    if (joined) {
+      add_storage(root, {0, parts_});
+    } else {
+      for (const auto& [range, use] : ranges) add_storage(root, range);
     }
   }
 }
 
+void StoragePlanner::add_storage(ValueId root, PartRange range) {
+  Storage storage{root, range, choose_root(root, range), kNoId, {}};
+  if (graph_.values[root].origin != Origin::kOp) storage.index = graph_.values[root].index;
+  if (storage.where == Root::kOutput) storage.index = add_output_storage(root, range);
+  by_root_[root].push_back(storages_.size());
+  storages_.push_back(std::move(storage));
+}
+
 size_t StoragePlanner::storage_of(ValueId value, PartRange range) const {
-  for (size_t id : by_root_.at(root_of(value)))
+  for (size_t id : by_root_[root_of(value)])
     if (storages_[id].range.first <= range.first && range.second <= storages_[id].range.second) return id;
   throw InternalError(formatted("%{} has no storage for parts [{}, {})", graph_.values[value].name,
                                 range.first, range.second));
 }
 
 /// Sizes are those of the slot's own rows; strides and offset those of the storage's, moved to the first row.
-void StoragePlanner::describe(Slot& slot, const Storage& storage) const {
+void StoragePlanner::describe(Slot& slot, const Storage& storage) {
   const TensorMeta& meta = graph_.values[slot.value].meta;
   const Layout& layout = partition_.split.layouts[slot.value];
-  const auto own = [&](const SizeExpr& expr) {
-    return on_parts(graph_, expr, slot.first_part, slot.last_part, parts_);
-  };
-  const auto whole = [&](const SizeExpr& expr) {
-    return on_parts(graph_, expr, storage.range.first, storage.range.second, parts_);
-  };
+  const auto own = [&](const SizeExpr& expr) { return sizes_.of(expr, {slot.first_part, slot.last_part}); };
+  const auto whole = [&](const SizeExpr& expr) { return sizes_.of(expr, storage.range); };
   for (const SizeExpr& size : meta.shape) slot.sizes.push_back(own(size));
   for (const SizeExpr& stride : meta.strides) slot.strides.push_back(whole(stride));
   slot.offset = whole(meta.offset);
@@ -170,8 +173,9 @@ void StoragePlanner::describe(Slot& slot, const Storage& storage) const {
 }
 
 SlotId StoragePlanner::slot(ValueId value, PartRange range) {
-  const auto [entry, added] = slots_.try_emplace({value, range}, static_cast<SlotId>(plan_.slots.size()));
-  if (!added) return entry->second;
+  const auto [known, added] = slots_[value].add(range, static_cast<SlotId>(plan_.slots.size()));
+  const SlotId id = *known;
+  if (!added) return id;
   const size_t storage_id = storage_of(value, range);
   const Storage& storage = storages_[storage_id];
   Slot result;
@@ -181,12 +185,10 @@ SlotId StoragePlanner::slot(ValueId value, PartRange range) {
   result.root = storage.where;
   result.index = storage.index;
   describe(result, storage);
-  pool_.share_all(result.sizes);
-  pool_.share_all(result.strides);
   result.offset = pool_.share(std::move(result.offset));
   plan_.slots.push_back(std::move(result));
   slot_storage_.push_back(storage_id);
-  return entry->second;
+  return id;
 }
 
 Delivery StoragePlanner::choose_delivery(const Op& op, const SegmentRun& run) {

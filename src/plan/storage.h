@@ -1,10 +1,10 @@
 #pragma once
-#include <map>
-#include <set>
+#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "plan/issue_order.h"
+#include "plan/part_sizes.h"
 
 namespace dynaflow {
 
@@ -22,6 +22,31 @@ struct Storage {
   Root where = Root::kArena;
   int32_t index = kNoId;         // as Slot::index
   std::vector<Access> accesses;  // in issue order
+};
+
+/// A few things, each for a range of parts; sorted.
+template <typename T>
+class ByRange {
+ public:
+  using Entry = std::pair<PartRange, T>;
+  /// The one for `range`, and whether it was added.
+  std::pair<T*, bool> add(PartRange range, T value) {
+    const auto at = std::lower_bound(entries_.begin(), entries_.end(), range,
+                                     [](const Entry& entry, PartRange key) { return entry.first < key; });
+    if (at != entries_.end() && at->first == range) return {&at->second, false};
+    return {&entries_.insert(at, Entry(range, std::move(value)))->second, true};
+  }
+  const T* find(PartRange range) const {
+    for (const Entry& entry : entries_)
+      if (entry.first == range) return &entry.second;
+    return nullptr;
+  }
+  auto begin() const { return entries_.begin(); }
+  auto end() const { return entries_.end(); }
+  bool empty() const { return entries_.empty(); }
+
+ private:
+  std::vector<Entry> entries_;
 };
 
 /// Decides where every value lives: its storage, and per launch its slots. The values of a root are kept
@@ -42,7 +67,14 @@ class StoragePlanner {
   void unite_in_place();
   void collect_ranges();
   void make_storages();
-  bool needs_joining(const std::set<PartRange>& ranges) const;
+  void add_storage(ValueId root, PartRange range);
+  /// What is known of a root on one range of parts.
+  struct Use {
+    bool made = false;  // a run makes it there
+    bool told = false;  // and its kernel writes where it is told
+  };
+
+  bool needs_joining(const ByRange<Use>& ranges) const;
   void place_launches();
   OpLaunch make_launch(OpId op, const IssuedRun& issued);
   Delivery choose_delivery(const Op& op, const SegmentRun& run);
@@ -54,7 +86,7 @@ class StoragePlanner {
   ValueId root_of(ValueId value) const;
   size_t storage_of(ValueId value, PartRange range) const;
   SlotId slot(ValueId value, PartRange range);
-  void describe(Slot& slot, const Storage& storage) const;
+  void describe(Slot& slot, const Storage& storage);
   bool reduces_in_place(const Op& op) const;
 
   const Schedule& schedule_;
@@ -63,18 +95,17 @@ class StoragePlanner {
   const Issue& issue_;
   Plan& plan_;
   int parts_;
+  PartSizes sizes_;
   std::vector<std::vector<OpId>> launches_;  // by run: ids of Plan::op
 
-  std::vector<ValueId> united_;                        // by ValueId: the root after in-place collectives
-  std::vector<bool> is_output_;                        // by root
-  std::vector<bool> is_read_;                          // by root
-  std::map<ValueId, std::set<PartRange>> ranges_;      // by root: the ranges it is used on
-  std::map<ValueId, std::map<PartRange, bool>> made_;  // by root: the ranges it is made on, and whether the
-                                                       // kernel writes there where it is told
-  std::map<ValueId, std::vector<size_t>> by_root_;     // storages of a root
+  std::vector<ValueId> united_;               // by ValueId: the root after in-place collectives
+  std::vector<bool> is_output_;               // by root
+  std::vector<bool> is_read_;                 // by root
+  std::vector<ByRange<Use>> uses_;            // by root
+  std::vector<std::vector<size_t>> by_root_;  // storages of a root
   std::vector<Storage> storages_;
-  std::map<std::pair<ValueId, PartRange>, SlotId> slots_;
-  std::vector<size_t> slot_storage_;  // by SlotId
+  std::vector<ByRange<SlotId>> slots_;  // by ValueId
+  std::vector<size_t> slot_storage_;    // by SlotId
   ExprPool pool_;
 };
 
