@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dynaflow._core import Graph
 from dynaflow.api import capture, compile
+from dynaflow.counting import Allocation, Counts, count
 from dynaflow.errors import (
     AgreementError,
     CaptureError,
@@ -42,8 +43,10 @@ from dynaflow.tracing import Trace, trace
 
 __all__ = [
     "AgreementError",
+    "Allocation",
     "Batch",
     "CaptureError",
+    "Counts",
     "DynaFlowWarning",
     "EffectError",
     "Error",
@@ -69,6 +72,7 @@ __all__ = [
     "Trace",
     "capture",
     "compile",
+    "count",
     "mark",
     "report",
     "trace",

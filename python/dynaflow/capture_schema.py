@@ -17,6 +17,30 @@ from dynaflow.errors import CaptureError
 # Arguments of ops that make a tensor from nothing; out= overloads find it in the tensor given.
 _FACTORY = frozenset(("dtype", "layout", "device", "pin_memory"))
 
+# Out= forms that are better than what an op has of its own: the adapter's (src/torch/out_forms.cc),
+# and for numbers the one that takes a tensor, which the adapter makes once.
+BETTER_OUT_FORMS = {
+    "aten.clone.default": "dynaflow.clone.out",
+    "aten.lift_fresh_copy.default": "dynaflow.lift_fresh_copy.out",
+    "aten._to_copy.default": "dynaflow._to_copy.out",
+    "aten.embedding.default": "dynaflow.embedding.out",
+    "aten.new_ones.default": "dynaflow.new_ones.out",
+    "aten.new_zeros.default": "dynaflow.new_zeros.out",
+    "aten.new_full.default": "dynaflow.new_full.out",
+    "aten.ones_like.default": "dynaflow.ones_like.out",
+    "aten.zeros_like.default": "dynaflow.zeros_like.out",
+    "aten.full_like.default": "dynaflow.full_like.out",
+    "aten.scalar_tensor.default": "dynaflow.scalar_tensor.out",
+    "aten.mean.dim": "dynaflow.mean.out",
+    "aten.cumsum.default": "dynaflow.cumsum.out",
+    "aten.eq.Scalar": "aten.eq.Tensor_out",
+    "aten.ne.Scalar": "aten.ne.Tensor_out",
+    "aten.lt.Scalar": "aten.lt.Tensor_out",
+    "aten.le.Scalar": "aten.le.Tensor_out",
+    "aten.gt.Scalar": "aten.gt.Tensor_out",
+    "aten.ge.Scalar": "aten.ge.Tensor_out",
+}
+
 # Schemas give defaults of these types as integers.
 _LAYOUTS = {0: "strided", 1: "sparse_coo", 2: "sparse_csr", 3: "mkldnn"}
 _MEMORY_FORMATS = {
@@ -180,6 +204,8 @@ def _out_target(op: OpOverload) -> str:
 
     Overloads tagged `generated` call the functional form and copy, so they are none.
     """
+    if better := BETTER_OUT_FORMS.get(target_name(op)):
+        return better
     schema = op._schema
     if not schema.returns or any(str(ret.type) != "Tensor" for ret in schema.returns):
         return ""

@@ -1,5 +1,7 @@
 #include "executor/stream_thread.h"
 
+#include <pthread.h>
+
 namespace dynaflow {
 
 // Stores that a parked thread is notified of are sequentially consistent on purpose: notify looks for waiters
@@ -9,6 +11,10 @@ StreamThread::StreamThread(std::function<void()> body)
     : body_(std::move(body)), thread_([this] { loop(); }) {}
 
 StreamThread::~StreamThread() {
+  if (getpid() != process_) {
+    thread_.detach();
+    return;
+  }
   stop_ = true;
   start();
   thread_.join();
@@ -25,6 +31,7 @@ void StreamThread::finish() {
 }
 
 void StreamThread::loop() {
+  pthread_setname_np(pthread_self(), "dynaflow");  // for debuggers and top
   for (uint32_t turn = 0;; ++turn) {
     asked_.wait(turn);
     if (stop_) return;

@@ -1,4 +1,6 @@
 #pragma once
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -27,6 +29,7 @@ class StreamThread {
   std::atomic<uint32_t> asked_{0};  // runs started; the thread parks on it
   std::atomic<uint32_t> ended_{0};  // runs over; the caller parks on it
   bool stop_ = false;               // published by asked_
+  const pid_t process_ = getpid();  // whose thread it is: a forked child has none
   std::thread thread_;              // last: it reads all of the above
 };
 

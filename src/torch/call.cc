@@ -159,9 +159,15 @@ Source CallBuilder::bind(BoundValue::Kind kind, const Context& context, const st
 /// The number has the dtype that the kernel would convert it to in every run, where that is float32. (Kernels
 /// of 16-bit types read the number itself, at a higher precision.)
 std::optional<c10::ScalarType> CallBuilder::number_dtype(const Op& op) const {
-  if (op.outputs.empty()) return std::nullopt;
-  const DType made = plan_.graph->values.at(static_cast<size_t>(op.outputs[0])).meta.dtype;
-  return made == DType::kFloat32 ? std::optional(c10::ScalarType::Float) : std::nullopt;
+  const auto is_float = [this](ValueId value) {
+    return plan_.graph->values.at(static_cast<size_t>(value)).meta.dtype == DType::kFloat32;
+  };
+  const std::vector<ValueId> inputs = op_inputs(op);
+  // A comparison's result says nothing about the type that it compares in.
+  const bool compares = !op.outputs.empty() && !inputs.empty() &&
+                        plan_.graph->values.at(static_cast<size_t>(op.outputs[0])).meta.dtype == DType::kBool;
+  const bool found = compares ? is_float(inputs[0]) : !op.outputs.empty() && is_float(op.outputs[0]);
+  return found ? std::optional(c10::ScalarType::Float) : std::nullopt;
 }
 
 Source CallBuilder::convert_number(Context& context, c10::TypeKind kind, const Arg& actual) {

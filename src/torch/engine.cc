@@ -1,5 +1,7 @@
 #include "torch/engine.h"
 
+#include <chrono>
+
 #include "torch/errors.h"
 
 namespace dynaflow {
@@ -32,6 +34,9 @@ Engine::Outputs Engine::run_with(std::vector<at::Tensor> arguments, const std::v
 
 Engine::Outputs Engine::execute(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols,
                                 RunOptions options) {
+  // Threads and communicators do not cross a fork.
+  if (getpid() != process_)
+    throw ExecutionError("the process was forked after this model was compiled; compile it in the child");
   std::optional<Turnstile::Turn> turn;
   if (!prepared_->groups.empty()) {
     turn.emplace(runtime_->turnstile());
@@ -41,7 +46,9 @@ Engine::Outputs Engine::execute(std::vector<at::Tensor> arguments, const std::ve
   auto& frame = static_cast<TorchFrame&>(lease->kernels());
   const std::shared_ptr<TraceRecorder> recorder = make_recorder();
   options.observer = recorder.get();
-  frame.set_run(std::move(arguments), recorder, time_kernels_.load(std::memory_order_relaxed));
+  const bool measured = measured_.load(std::memory_order_relaxed);
+  frame.set_run(std::move(arguments), recorder, measured);
+  const int64_t start = measured ? thread_cpu_ns() : 0;
   try {
     executor_->run(*lease, symbols, options);
   } catch (const std::exception& error) {
@@ -50,8 +57,40 @@ Engine::Outputs Engine::execute(std::vector<at::Tensor> arguments, const std::ve
     count(frame, 0);
     throw;
   }
+  if (measured) frame.add_step_time(thread_cpu_ns() - start);
   count(frame, 1);
   return {frame.take_outputs(), frame.take_sizes()};
+}
+
+std::tuple<std::vector<int64_t>, std::vector<int64_t>> Engine::time_against_bare_calls(
+    const std::vector<at::Tensor>& arguments, const std::vector<int64_t>& symbols, int64_t rounds,
+    int64_t repeats) {
+  if (!prepared_->groups.empty())
+    throw PlanError("a plan with collectives has no bare calls to compare with");
+  BareCalls bare;
+  {
+    Executor::Lease lease = executor_->acquire();
+    auto& frame = static_cast<TorchFrame&>(lease->kernels());
+    frame.set_run(arguments, nullptr, false);
+    frame.keep_calls(&bare);
+    RunOptions serial;
+    serial.serial = true;
+    executor_->run(*lease, symbols, serial);
+    frame.keep_calls(nullptr);
+    frame.take_outputs();
+  }
+  const auto time = [repeats](auto once) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int64_t i = 0; i < repeats; ++i) once();
+    return (std::chrono::steady_clock::now() - start) / std::chrono::nanoseconds(1) / repeats;
+  };
+  std::vector<int64_t> steps;
+  std::vector<int64_t> loops;
+  for (int64_t round = 0; round < rounds; ++round) {
+    steps.push_back(time([&] { run(arguments, symbols); }));
+    loops.push_back(time([&] { bare.run(); }));
+  }
+  return {steps, loops};
 }
 
 void Engine::check_groups() const {
@@ -113,24 +152,29 @@ void Engine::count(TorchFrame& frame, int64_t steps) {
   steps_ += steps;
 }
 
-void Engine::time_kernels(bool on) {
+void Engine::measure(bool on) {
   const int64_t reading = on ? clock_reading_ns() : 0;
   std::scoped_lock lock(mutex_);
   if (on) clock_reading_ns_ = reading;
-  time_kernels_ = on;
+  measured_ = on;
 }
 
 c10::Dict<std::string, int64_t> Engine::counters() const {
   std::scoped_lock lock(mutex_);
   // Of the two readings around a kernel, one lies between the two moments that they return.
   const int64_t inside = totals_.timed * clock_reading_ns_;
+  const int64_t kernel_ns = std::max<int64_t>(0, totals_.kernel_ns - inside);
+  const int64_t host_ns = totals_.step_ns - totals_.caller_ns - totals_.caller_timed * clock_reading_ns_;
   c10::Dict<std::string, int64_t> result;
   result.insert("steps", steps_);
   result.insert("launches", totals_.launches);
   result.insert("fresh_results", totals_.fresh_results);
   result.insert("copied_bytes", totals_.copied_bytes);
   result.insert("arena_bytes", totals_.arena_bytes);
-  result.insert("kernel_ns", std::max<int64_t>(0, totals_.kernel_ns - inside));
+  result.insert("events", steps_ * plan_->events);
+  result.insert("handoffs", steps_ * prepared_->handoffs);
+  result.insert("kernel_ns", kernel_ns);
+  result.insert("host_ns", std::max<int64_t>(0, host_ns));
   result.insert("clock_ns", 2 * inside);
   return result;
 }

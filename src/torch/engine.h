@@ -1,5 +1,6 @@
 #pragma once
 #include <ATen/core/Dict.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <memory>
@@ -30,6 +31,11 @@ class Engine : public torch::CustomClassHolder {
   /// The same for tests and measurement: see RunOptions.
   Outputs run_with(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, bool serial,
                    bool poison, const std::vector<int64_t>& delays_us);
+  /// Nanoseconds of a step, and of the bare calls of its kernels in a loop, in rounds of `repeats` that
+  /// alternate: one of each for each round. For plans without collectives, whose steps run serially.
+  std::tuple<std::vector<int64_t>, std::vector<int64_t>> time_against_bare_calls(
+      const std::vector<at::Tensor>& arguments, const std::vector<int64_t>& symbols, int64_t rounds,
+      int64_t repeats);
   /// Whether the plan is right for these sizes.
   bool accepts(const std::vector<int64_t>& symbols) const { return binder_->accepts(symbols); }
   /// Rows of each part of the batch; empty when the graph has no batch symbol.
@@ -40,11 +46,14 @@ class Engine : public torch::CustomClassHolder {
   /// The last traced step as TraceRecorder::text(), or empty when there was none.
   std::string take_trace();
 
-  /// Totals since construction: steps, launches, fresh_results, copied_bytes, arena_bytes (now held, by all
-  /// frames), kernel_ns (thread CPU time inside timed kernels) and clock_ns (what the timing itself took).
+  /// Totals since construction: steps, launches, fresh_results, copied_bytes, events, handoffs and
+  /// arena_bytes (now held, by all frames). Of measured steps only: kernel_ns (thread CPU time inside
+  /// kernels), host_ns (that of the calling thread outside of them) and clock_ns (what the timing itself
+  /// took, in neither).
   c10::Dict<std::string, int64_t> counters() const;
-  /// Whether to time kernels. Slows steps down by a clock reading before and after each.
-  void time_kernels(bool on);
+  /// Whether to time kernels, and to name them to a MemoryLog. Slows steps down by a clock reading before and
+  /// after each.
+  void measure(bool on);
 
  private:
   Outputs execute(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, RunOptions options);
@@ -53,13 +62,14 @@ class Engine : public torch::CustomClassHolder {
   std::shared_ptr<TraceRecorder> make_recorder();
   void count(TorchFrame& frame, int64_t steps);
 
+  const pid_t process_ = getpid();
   c10::intrusive_ptr<Runtime> runtime_;
   PlanPtr plan_;
   std::shared_ptr<Binder> binder_;
   std::shared_ptr<const Prepared> prepared_;
   std::unique_ptr<Executor> executor_;
   std::atomic<bool> tracing_ = false;
-  std::atomic<bool> time_kernels_ = false;
+  std::atomic<bool> measured_ = false;
   mutable std::mutex mutex_;  // of what follows
   std::shared_ptr<TraceRecorder> last_trace_;
   LaunchCounters totals_;

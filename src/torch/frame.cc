@@ -7,11 +7,15 @@
 
 #include <algorithm>
 
+#include "torch/memory_log.h"
+
 namespace dynaflow {
 namespace {
 
 constexpr size_t kUsualDims = 8;
 constexpr int64_t kByteStride = 1;
+const std::string kArenaLabel = "arena";
+const std::string kOutputLabel = "output";
 
 /// A tensor over `storage`. Whether it is an inference tensor is the calling thread's affair.
 at::Tensor tensor_over(c10::Storage storage, c10::ScalarType dtype) {
@@ -34,6 +38,9 @@ LaunchCounters& LaunchCounters::operator+=(const LaunchCounters& other) {
   copied_bytes += other.copied_bytes;
   kernel_ns += other.kernel_ns;
   timed += other.timed;
+  step_ns += other.step_ns;
+  caller_ns += other.caller_ns;
+  caller_timed += other.caller_timed;
   arena_bytes += other.arena_bytes;
   return *this;
 }
@@ -48,10 +55,10 @@ TorchFrame::TorchFrame(std::shared_ptr<const Prepared> prepared)
 TorchFrame::~TorchFrame() = default;
 
 void TorchFrame::set_run(std::vector<at::Tensor> arguments, std::shared_ptr<TraceRecorder> recorder,
-                         bool time_kernels) {
+                         bool measured) {
   arguments_ = std::move(arguments);
   recorder_ = std::move(recorder);
-  time_kernels_ = time_kernels;
+  measured_ = measured;
   begun_ = false;
 }
 
@@ -59,7 +66,14 @@ bool TorchFrame::stopped_short() const { return begun_ && collectives_issued_ < 
 
 LaunchCounters TorchFrame::take_counters() {
   LaunchCounters sum;
-  for (Lane& lane : lanes_) sum += std::exchange(lane.counters, {});
+  for (size_t i = 0; i < lanes_.size(); ++i) {
+    LaunchCounters lane = std::exchange(lanes_[i].counters, {});
+    if (prepared_->plan->streams[i].kind != StreamKind::kThread) {
+      lane.caller_ns = lane.kernel_ns;
+      lane.caller_timed = lane.timed;
+    }
+    sum += lane;
+  }
   return sum;
 }
 
@@ -110,6 +124,7 @@ void TorchFrame::make_tensors() {
 
 /// Tensors of the arena share one storage, so only its bytes are replaced. Nothing in it outlives a run.
 void TorchFrame::grow_arena(int64_t bytes) {
+  const MemoryLog::Label label(kArenaLabel);
   arena_.set_data_ptr_noswap(c10::DataPtr(nullptr, *device_));
   arena_.set_data_ptr_noswap(c10::GetAllocator(device_->type())->allocate(static_cast<size_t>(bytes)));
   arena_.set_nbytes(static_cast<size_t>(bytes));
@@ -207,6 +222,7 @@ void TorchFrame::check_external(const External& external, const at::Tensor& tens
 }
 
 void TorchFrame::bind_outputs(bool changed) {
+  const MemoryLog::Label label(kOutputLabel);
   c10::SmallVector<c10::Storage, kUsualDims> storages;
   for (size_t i = 0; i < prepared_->output_elements.size(); ++i) {
     const int64_t bytes =

@@ -9,12 +9,15 @@
 #include <vector>
 
 #include "dynaflow/kernels.h"
+#include "torch/bare_calls.h"
 #include "torch/prepared.h"
 #include "torch/trace.h"
 
 namespace dynaflow {
 
-/// Thread CPU time that reading the thread's CPU clock takes.
+/// CPU time of the calling thread.
+int64_t thread_cpu_ns();
+/// What reading that clock takes of it.
 int64_t clock_reading_ns();
 
 /// What one stream of a frame counts; streams may run on different threads.
@@ -24,6 +27,9 @@ struct alignas(64) LaunchCounters {
   int64_t copied_bytes = 0;   // results copied into their slots
   int64_t kernel_ns = 0;      // thread CPU time inside kernels, while they are timed
   int64_t timed = 0;          // kernels in kernel_ns
+  int64_t step_ns = 0;        // the calling thread's CPU time of whole steps, while kernels are timed
+  int64_t caller_ns = 0;      // of kernel_ns, what is in step_ns
+  int64_t caller_timed = 0;   // of timed, likewise
   int64_t arena_bytes = 0;    // by which the arena grew
   LaunchCounters& operator+=(const LaunchCounters& other);
 };
@@ -35,13 +41,18 @@ class TorchFrame final : public KernelFrame {
   explicit TorchFrame(std::shared_ptr<const Prepared> prepared);
   ~TorchFrame() override;
 
-  /// What the next run is given. `recorder` may be null.
-  void set_run(std::vector<at::Tensor> arguments, std::shared_ptr<TraceRecorder> recorder, bool time_kernels);
+  /// What the next run is given. `recorder` may be null. `measured`: kernels are timed, and named to a
+  /// MemoryLog that runs.
+  void set_run(std::vector<at::Tensor> arguments, std::shared_ptr<TraceRecorder> recorder, bool measured);
   /// The plan's tensor outputs of the last run, in order. Valid once the run has succeeded.
   std::vector<at::Tensor> take_outputs() { return std::move(outputs_); }
   std::vector<int64_t> take_sizes() { return std::move(sizes_); }
   /// The last run failed after it had begun and before all its collectives were issued.
   bool stopped_short() const;
+  /// Keeps the kernel calls of the runs that follow, collectives apart; null stops it.
+  void keep_calls(BareCalls* calls) { bare_calls_ = calls; }
+  /// The calling thread's CPU time of the last run, which was measured.
+  void add_step_time(int64_t ns) { lanes_.front().counters.step_ns += ns; }
   /// What was counted since the last call, over all streams.
   LaunchCounters take_counters();
 
@@ -79,6 +90,7 @@ class TorchFrame final : public KernelFrame {
 
   void fill(const Call& call, torch::jit::Stack& stack);
   void call(const PreparedLaunch& launch, Lane& lane);
+  void call_measured(const PreparedLaunch& launch, Lane& lane);
   void deliver(const PreparedLaunch& launch, Lane& lane);
   std::string misfit(SlotId id, const at::Tensor& result) const;
   void check_written(const PreparedLaunch& launch);
@@ -108,7 +120,8 @@ class TorchFrame final : public KernelFrame {
   std::atomic<int> collectives_issued_ = 0;
   bool begun_ = false;
   bool stale_ = true;  // sizes changed and are not bound yet
-  bool time_kernels_ = false;
+  bool measured_ = false;
+  BareCalls* bare_calls_ = nullptr;
 };
 
 class TorchProvider final : public KernelProvider {

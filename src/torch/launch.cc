@@ -5,23 +5,19 @@
 #include <fmt/ranges.h>
 #include <time.h>
 
+#include "torch/launch.h"
+
 #include "torch/errors.h"
 #include "torch/frame.h"
+#include "torch/memory_log.h"
 
 namespace dynaflow {
-namespace {
-
-/// Capture has lowered autograd and autocast already.
-constexpr c10::DispatchKeySet kLowered =
-    c10::autograd_dispatch_keyset_with_ADInplaceOrView | c10::autocast_dispatch_keyset;
 
 int64_t thread_cpu_ns() {
   timespec time{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
   return int64_t{1'000'000'000} * time.tv_sec + time.tv_nsec;
 }
-
-}  // namespace
 
 int64_t clock_reading_ns() {
   constexpr int kReadings = 2000;
@@ -99,16 +95,22 @@ void TorchFrame::fill(const Call& call, torch::jit::Stack& stack) {
   }
 }
 
+void TorchFrame::call_measured(const PreparedLaunch& launch, Lane& lane) {
+  const MemoryLog::Label label(launch.label);
+  const int64_t start = thread_cpu_ns();
+  launch.call.handle.callBoxed(lane.stack);
+  lane.counters.kernel_ns += thread_cpu_ns() - start;
+  ++lane.counters.timed;
+}
+
 void TorchFrame::call(const PreparedLaunch& launch, Lane& lane) {
   fill(launch.call, lane.stack);
 #ifdef DYNAFLOW_DEBUG_CHECKS
   const OutCheck check(launch, slots_);
 #endif
-  if (time_kernels_) {
-    const int64_t start = thread_cpu_ns();
-    launch.call.handle.callBoxed(lane.stack);
-    lane.counters.kernel_ns += thread_cpu_ns() - start;
-    ++lane.counters.timed;
+  if (bare_calls_ != nullptr) bare_calls_->add(launch.call.handle, lane.stack);
+  if (measured_) {
+    call_measured(launch, lane);
   } else {
     launch.call.handle.callBoxed(lane.stack);
   }
@@ -218,9 +220,9 @@ std::shared_ptr<Completion> TorchFrame::start(RunId run, const PreparedLaunch& l
   fill(launch.call, lane.stack);
   std::function<void()> on_end;
   if (recorder_) on_end = [recorder = recorder_, run] { recorder->completed(run); };
-  const int64_t started = time_kernels_ ? thread_cpu_ns() : 0;
+  const int64_t started = measured_ ? thread_cpu_ns() : 0;
   auto completion = launch.group->start(*launch.collective, lane.stack, slot(id), std::move(on_end));
-  if (time_kernels_) {
+  if (measured_) {
     lane.counters.kernel_ns += thread_cpu_ns() - started;
     ++lane.counters.timed;
   }

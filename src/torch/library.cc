@@ -2,11 +2,13 @@
 #include <torch/library.h>
 
 #include "torch/engine.h"
+#include "torch/memory_log.h"
 
-// torch.classes.dynaflow.{Runtime, Engine}: what Python loads with torch.ops.load_library. Calls release the
-// GIL.
+// torch.classes.dynaflow.{Runtime, Engine, MemoryLog}: what Python loads with torch.ops.load_library. Calls
+// release the GIL.
 TORCH_LIBRARY(dynaflow, m) {
   using dynaflow::Engine;
+  using dynaflow::MemoryLog;
   using dynaflow::Runtime;
   m.class_<Runtime>("Runtime")
       .def(torch::init<>())
@@ -17,11 +19,17 @@ TORCH_LIBRARY(dynaflow, m) {
                        c10::Dict<std::string, std::vector<int64_t>>>())
       .def("run", &Engine::run)
       .def("run_with", &Engine::run_with)
+      .def("time_against_bare_calls", &Engine::time_against_bare_calls)
       .def("accepts", &Engine::accepts)
       .def("parts", &Engine::parts)
       .def("start_trace", &Engine::start_trace)
       .def("take_trace", &Engine::take_trace)
       .def("counters", &Engine::counters)
-      .def("time_kernels", &Engine::time_kernels);
+      .def("measure", &Engine::measure);
+  m.class_<MemoryLog>("MemoryLog")
+      .def(torch::init<>())
+      .def("start", &MemoryLog::start)
+      .def("stop", &MemoryLog::stop)
+      .def("entries", &MemoryLog::entries);
   m.def("built_for_torch", []() -> std::string { return DYNAFLOW_BUILT_FOR_TORCH; });
 }

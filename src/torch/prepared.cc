@@ -1,14 +1,9 @@
 #include "torch/prepared.h"
 
 #include <algorithm>
-#include <array>
 
 namespace dynaflow {
 namespace {
-
-/// Ops that only make a dense copy: into a planned slot they are one copy_, not a kernel and a copy.
-constexpr std::array<std::string_view, 3> kCopyOps = {"aten.clone.default", "aten._to_copy.default",
-                                                      "aten.lift_fresh_copy.default"};
 
 class Preparation {
  public:
@@ -31,6 +26,7 @@ class Preparation {
     for (const Stream& stream : plan_.streams) {
       result_->threads = result_->threads || stream.kind == StreamKind::kThread;
     }
+    count_handoffs();
     return result_;
   }
 
@@ -134,11 +130,29 @@ class Preparation {
     }
   }
 
+  /// The caller's thread runs every host stream; each other stream is a queue, or a thread, of its own.
+  void count_handoffs() {
+    std::vector<StreamId> recorded_by(static_cast<size_t>(plan_.events), kNoId);
+    const auto runs_it = [this](StreamId id) {
+      return plan_.streams[static_cast<size_t>(id)].kind == StreamKind::kHost ? StreamId{0} : id;
+    };
+    const auto each = [this](Instruction::Kind kind, auto visit) {
+      for (StreamId id = 0; id < static_cast<StreamId>(plan_.streams.size()); ++id)
+        for (const Instruction& code : plan_.streams[static_cast<size_t>(id)].code)
+          if (code.kind == kind) visit(id, static_cast<size_t>(code.id));
+    };
+    each(Instruction::Kind::kRecord, [&](StreamId id, size_t event) { recorded_by[event] = runs_it(id); });
+    each(Instruction::Kind::kWait, [&](StreamId id, size_t event) {
+      if (recorded_by[event] != runs_it(id)) ++result_->handoffs;
+    });
+  }
+
   PreparedLaunch prepare_launch(CallBuilder& builder, const Run& run, const OpLaunch& launch) {
     const Op& op = plan_.op(launch.op);
     const bool collective = op.kind == OpKind::kCollective;
     PreparedLaunch prepared{builder.build(run, launch, launch.delivery == Delivery::kOut && !collective),
                             launch.op,
+                            formatted("{} in {}", op.target, op.module),
                             launch.delivery,
                             static_cast<size_t>(launch.op) >= plan_.graph->ops.size(),
                             launch.outputs,
@@ -153,22 +167,10 @@ class Preparation {
       }
     } else if (launch.delivery == Delivery::kInPlace) {
       prepared.outputs.clear();
-    } else if (launch.delivery == Delivery::kCopy &&
-               std::ranges::find(kCopyOps, op.target) != kCopyOps.end()) {
-      make_copy(prepared);
     } else if (launch.delivery == Delivery::kFresh) {
       keep_fresh_outputs(prepared);
     }
     return prepared;
-  }
-
-  /// aten::copy_(slot, input): the slot already has the dtype and strides that the op would have made.
-  static void make_copy(PreparedLaunch& launch) {
-    static const auto copy = c10::Dispatcher::singleton().findSchemaOrThrow("aten::copy_", "");
-    Call call{copy, {{Source::Kind::kSlot, launch.outputs.at(0)}, launch.call.sources.at(0)}, {false}, {}};
-    call.sources.push_back({Source::Kind::kConstant, 0});
-    launch.call = std::move(call);
-    launch.delivery = Delivery::kOut;
   }
 
   /// An op that returns its input (add_) has nothing new to keep.

@@ -46,6 +46,7 @@ struct External {
 struct PreparedLaunch {
   Call call;
   OpId op = kNoId;
+  std::string label;  // "aten.mm.default in model.layers.0.mlp", for a MemoryLog
   Delivery delivery = Delivery::kFresh;
   bool replaces = false;                     // a user's kernel: its results are checked in every run
   std::vector<SlotId> outputs;               // kFresh: those to fill; kCopy: to copy into; kOut: written
@@ -78,6 +79,7 @@ struct Prepared {
   std::vector<int> size_outputs;                  // registers, of the plan's size outputs in order
   std::vector<std::shared_ptr<Group>> groups;     // that the plan's collectives use
   int collectives = 0;                            // launched by one run of the plan
+  int handoffs = 0;                               // waits of one run for what another thread or queue does
   size_t arguments = 0;                           // that the caller must pass
   bool threads = false;                           // a stream has a thread of its own
 };

@@ -80,11 +80,13 @@ def test_arguments_are_complete_with_defaults(llama_graph):
 
 def test_only_true_out_overloads_are_named(llama_graph):
     assert op(llama_graph, "aten.mm.default")["out_target"] == "aten.mm.out"
-    assert op(llama_graph, "aten.mean.dim")["out_target"] == "aten.mean.out"
-    assert op(llama_graph, "aten.embedding.default")["out_target"] == "", (
+    assert op(llama_graph, "aten.rsqrt.default")["out_target"] == "aten.rsqrt.out"
+    assert facts(torch.ops.aten.native_layer_norm.default).out_target == "", (
         "it is generated: it copies"
     )
-    assert facts(torch.ops.aten.clone.default).out_target == ""
+    assert op(llama_graph, "aten.embedding.default")["out_target"] == "dynaflow.embedding.out", (
+        "the adapter has one"
+    )
     assert facts(torch.ops.aten.arange.default).out_target == "aten.arange.out", (
         "the tensor to write to says what the arguments left out would"
     )

@@ -1,0 +1,58 @@
+#include "torch/memory_log.h"
+
+#include <c10/util/Exception.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
+namespace dynaflow {
+namespace {
+
+const c10::DebugInfoKind kProfiler = c10::DebugInfoKind::PROFILER_STATE;
+
+thread_local const std::string* current_label = nullptr;
+
+}  // namespace
+
+class MemoryLog::Reporter final : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void* address, int64_t bytes, size_t, size_t, c10::Device) override {
+    const std::scoped_lock lock(mutex_);
+    entries_.emplace_back(reinterpret_cast<int64_t>(address), bytes,
+                          current_label == nullptr ? std::string() : *current_label);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+
+  std::vector<Entry> entries() const {
+    const std::scoped_lock lock(mutex_);
+    return entries_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<Entry> entries_;
+};
+
+MemoryLog::~MemoryLog() {
+  if (reporter_ && c10::ThreadLocalDebugInfo::get(kProfiler) == reporter_.get()) stop();
+}
+
+void MemoryLog::start() {
+  TORCH_CHECK(c10::ThreadLocalDebugInfo::get(kProfiler) == nullptr,
+              "memory is logged or profiled on this thread already");
+  reporter_ = std::make_shared<Reporter>();
+  c10::ThreadLocalDebugInfo::_push(kProfiler, reporter_);
+}
+
+void MemoryLog::stop() {
+  TORCH_CHECK(reporter_ && c10::ThreadLocalDebugInfo::get(kProfiler) == reporter_.get(),
+              "this thread does not run this log");
+  c10::ThreadLocalDebugInfo::_pop(kProfiler);
+}
+
+std::vector<MemoryLog::Entry> MemoryLog::entries() const {
+  return reporter_ ? reporter_->entries() : std::vector<Entry>();
+}
+
+MemoryLog::Label::Label(const std::string& label) : before_(current_label) { current_label = &label; }
+MemoryLog::Label::~Label() { current_label = before_; }
+
+}  // namespace dynaflow
