@@ -90,7 +90,9 @@ tsan: setup build/tsan/build.ninja ## C++ tests under ThreadSanitizer
 .PHONY: test-python
 test-python: build build/dev/build.ninja ## Python, distributed and lint tests
 	cmake --build --preset dev --target dynaflow_mutants --parallel $(JOBS)
-	python -m pytest -m "not slow and not gpu" tests
+	cmake --build --preset release --target dynaflow_bench_plan_time --parallel $(JOBS)
+	python -m pytest -m "not slow and not gpu" tests/distributed
+	python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile tests/python tests/lint
 
 .PHONY: fuzz
 fuzz: build/fuzz/corpus ## random texts for the readers, for a minute; needs clang
@@ -103,6 +105,22 @@ fuzz-coverage: build/fuzz/corpus ## how much of the readers the fuzzer has reach
 .PHONY: gpu
 gpu: build ## tests that need a CUDA device
 	python -m pytest -m gpu tests
+
+BENCH_PROGRAMS := dynaflow_bench_plan_time dynaflow_bench_host_cost
+FIGURES := host-cost plan-time overlap eager capture
+
+.PHONY: bench-programs
+bench-programs: build ## the benchmarks in C++
+	@python tools/requirements.py bench | python tools/installed.py || \
+		python -m pip install -qq $$(python tools/requirements.py bench)
+	cmake --preset release >/dev/null
+	cmake --build --preset release --target $(BENCH_PROGRAMS) --parallel $(JOBS)
+
+.PHONY: bench
+bench: bench-programs ## every figure; the records go to build/bench
+	@mkdir -p build/bench
+	set -e; for name in $(FIGURES); do \
+	  python -m dynaflow bench $$name --json build/bench/$$name.json; done
 
 .PHONY: soak
 soak: build build/fuzz/corpus ## tests that take minutes, and a million random texts

@@ -21,6 +21,36 @@ DEFAULT_TIMEOUT_S = 60.0
 _GAVE_UP = "gave up"  # in place of a digest
 
 
+def word_of_first_rank(group_name: str, word: str, timeout_s: float | None = None) -> str:
+    """What the group's first rank says; the others' own `word` counts for nothing.
+
+    The n-th call of each rank meets the n-th of the first one. Raises AgreementError when it has
+    said nothing within `timeout_s` (default: the group's timeout, at most a minute).
+    """
+    group = resolve(group_name)
+    store, rank = group.get_group_store(), group.rank()
+    ordinal = store.add(f"dynaflow/word/{group_name}/count/{rank}", 1)
+    key = f"dynaflow/word/{group_name}/{ordinal}"
+    if rank == 0:
+        store.set(key, word)
+        return word
+    limit = _timeout(group, timeout_s)
+    try:
+        store.wait([key], timedelta(seconds=limit))
+    except RuntimeError:  # timed out, or the process that holds the store is gone
+        raise AgreementError(
+            f"rank 0 of group '{group_name}' took no decision number {ordinal} within {limit:g} s; "
+            "it may have failed, or run other steps"
+        ) from None
+    return store.get(key).decode()
+
+
+def _timeout(group: dist.ProcessGroup, timeout_s: float | None) -> float:
+    if timeout_s is not None:
+        return timeout_s
+    return min(group_timeout(group).total_seconds(), DEFAULT_TIMEOUT_S)
+
+
 def agree(group_name: str, lines: Sequence[str], timeout_s: float | None = None) -> None:
     """Returns once every rank of the group has published the same `lines`.
 
@@ -29,8 +59,7 @@ def agree(group_name: str, lines: Sequence[str], timeout_s: float | None = None)
     """
     group = resolve(group_name)
     rank, size = group.rank(), group.size()
-    if timeout_s is None:
-        timeout_s = min(group_timeout(group).total_seconds(), DEFAULT_TIMEOUT_S)
+    timeout_s = _timeout(group, timeout_s)
     store = group.get_group_store()
     # Every rank counts its own plans, so that the n-th plan of one meets the n-th of the others.
     ordinal = store.add(f"dynaflow/agree/{group_name}/count/{rank}", 1)

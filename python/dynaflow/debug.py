@@ -29,7 +29,7 @@ def run_mode(
     """
     changed = []
     for graph in session_of(compiled).graphs:
-        for plan in graph.plans:
+        for plan in graph.every_plan():
             delays = list(delays_us(len(plan.plan.runs))) if delays_us else []
             changed.append((plan, plan.run))
             plan.run = _with(plan, serial, poison, delays)
@@ -104,4 +104,4 @@ def engine_for(compiled: Any, graph: CompiledGraph, plan_text: str) -> Any:
 
 def plans(compiled: Any) -> list[tuple[CompiledGraph, Plan]]:
     """Every plan of a compiled object with the graph that it belongs to."""
-    return [(graph, plan) for graph in session_of(compiled).graphs for plan in graph.plans]
+    return [(graph, plan) for graph in session_of(compiled).graphs for plan in graph.every_plan()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from types import NoneType
 from typing import Any
 
 from dynaflow.errors import ScheduleError
@@ -22,6 +23,8 @@ class Options:
     `verify`: every new plan is proved free of races before it runs.
     `check_effects`: the first call of a graph runs its ops one by one to see whether they do what
     their schemas say (also DYNAFLOW_CHECK=effects).
+    `never_slower`: where measured steps say that the strategy's plan is no faster than the
+    sequential one, the latter serves; on by default for a strategy given by name.
     `cores`: the cores of a compute stream that has a thread of its own, by the stream's name; waits
     spin between threads that share no core, and park otherwise.
     """
@@ -31,6 +34,7 @@ class Options:
     agree_timeout_s: float | None = None
     verify: bool = True
     check_effects: bool = SETTINGS.check_effects
+    never_slower: bool | None = None
     cores: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
@@ -53,6 +57,10 @@ def read_options(
 
 
 def _check_types(options: Options) -> None:
+    if not isinstance(options.never_slower, (bool, NoneType)):
+        raise ScheduleError(
+            f"option never_slower is {options.never_slower!r}; use True, False or None"
+        )
     for name in ("serial", "skip_collectives", "verify", "check_effects"):
         if not isinstance(getattr(options, name), bool):
             raise ScheduleError(f"option {name} is {getattr(options, name)!r}; use True or False")

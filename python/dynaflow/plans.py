@@ -17,6 +17,7 @@ from dynaflow.capture import Captured, capture
 from dynaflow.effects import check_effects
 from dynaflow.errors import PlanError, typed
 from dynaflow.independence import Cut, check_independence
+from dynaflow.never_slower import Contest
 from dynaflow.replace import Kernels, Launched
 from dynaflow.replace_check import check_replacements
 from dynaflow.scheduler import Scheduler
@@ -46,6 +47,7 @@ class Plan:
         self.made_for = made_for  # sizes by symbol, the parts' included, in the call that needed it
         self.kernels = kernels  # of replacements: what Python registered for the engine
         self.run = self._run_serially if serial else engine.run
+        self.contest: Contest | None = None  # with the sequential plan, where it must win that
         # By run of a collective: microseconds hidden and exposed in the last traced step.
         self.measured: dict[int, tuple[float, float]] = {}
 
@@ -64,7 +66,8 @@ class CompiledGraph:
         self.captured = captured
         self.graph = _core.reinplace(_as_captured(captured))
         self.break_reason = reason  # why the graph ended where it does, or empty
-        self.plans: list[Plan] = []
+        self.plans: list[Plan] = []  # of the strategy, one for each bucket
+        self.sequential: Plan | None = None  # what they must not be slower than, once measured
         self.original_runs = 0
         self.last: tuple[Plan, list[int]] | None = None
         self.partition: _core.Partition | None = None
@@ -111,15 +114,23 @@ class CompiledGraph:
         """The next calls make their plans anew. Not while a call is under way."""
         with self._lock:
             self.plans.clear()
+            self.sequential = None
             self.partition = None
             self.last = None
             self._refused = False
+
+    def every_plan(self) -> list[Plan]:
+        """The strategy's plans, and the sequential one where they are measured against it."""
+        return self.plans + [self.sequential] * (self.sequential is not None)
 
     def _run(self, plan: Plan, args: list[Any], values: list[int]) -> Any:
         tensors = self._tensors_of(args)
         args.clear()
         try:
-            results, sizes = plan.run(tensors, values)
+            if plan.contest is None:
+                results, sizes = plan.run(tensors, values)
+            else:
+                plan, (results, sizes) = plan.contest.run(tensors, values)
         except RuntimeError as error:
             raise typed(error) from None
         self.last = (plan, values)
@@ -157,11 +168,35 @@ class CompiledGraph:
 
     def _make_plan(self, values: list[int], args: list[Any]) -> Plan | None:
         strategy = self._strategy()
-        names = [symbol.name for symbol in self.captured.symbols]
-        bound = dict(zip(names, values, strict=True))
         if self.partition is None:
             self.partition = _core.partition(self.graph, strategy.annotations())
-        scheduler = Scheduler(self.partition, strategy.name, bound)
+        plan = self._lower(strategy, self.partition, values, args)
+        options = self._session.options
+        wanted = strategy.by_name if options.never_slower is None else options.never_slower
+        if plan and plan.plan.cut["parts"] > 1 and wanted and not options.serial:
+            groups, timeout_s = self.captured.groups, options.agree_timeout_s
+            plan.contest = Contest(plan, lambda: self._make_sequential(values), groups, timeout_s)
+        return plan
+
+    def _make_sequential(self, values: list[int]) -> Plan:
+        """The plan that others must not be slower than; one serves all buckets."""
+        with self._lock:
+            if self.sequential is None:
+                partition = _core.partition(self.graph, [])
+                self.sequential = self._lower(Sequential(), partition, values, [])
+            return self.sequential
+
+    def _lower(
+        self,
+        strategy: Strategy,
+        partition: _core.Partition,
+        values: list[int],
+        args: list[Any],
+    ) -> Plan | None:
+        """The strategy's plan for a bucket, verified and tried; None if no engine can run it."""
+        names = [symbol.name for symbol in self.captured.symbols]
+        bound = dict(zip(names, values, strict=True))
+        scheduler = Scheduler(partition, strategy.name, bound)
         strategy.schedule(scheduler, scheduler.batch())
         plan = _core.lower(scheduler.finish())
         if self._session.options.verify:
@@ -176,27 +211,31 @@ class CompiledGraph:
             self._session.fall_back(f"{self.captured.name}: {typed(error)}")
             return None
         parts = engine.parts(values)
-        self._check_independence(tuple(parts), bound, args)
+        self._check_independence(partition, tuple(parts), bound, args)
         self._check_replacements(scheduler.kernels, args)
         bound |= {f"p{part}": rows for part, rows in enumerate(parts)}
         accepts = _accepts(self.captured, plan.guards)
         serial = self._session.options.serial
-        return Plan(plan, self.partition, engine, accepts, bound, serial, scheduler.kernels)
+        return Plan(plan, partition, engine, accepts, bound, serial, scheduler.kernels)
 
     def _check_independence(
-        self, rows: tuple[int, ...], sizes: dict[str, int], args: list[Any]
+        self,
+        partition: _core.Partition,
+        rows: tuple[int, ...],
+        sizes: dict[str, int],
+        args: list[Any],
     ) -> None:
         """Tries regions whose rows are independent by the strategy's word, each once."""
         batch = self.captured.batch.symbol
         regions = [
             region
-            for region in self.partition.regions
+            for region in partition.regions
             if region["ops"] and tuple(region["ops"]) not in self._independent
         ]
         if len(rows) < 2 or not regions:
             return
         same = frozenset(left for left, right in self.captured.equal if right == batch) | {batch}
-        layouts = self.partition.layouts
+        layouts = partition.layouts
         cut = Cut(rows, sizes, same)
         with _without_first_call_check():
             check_independence(self._original, self.graph, regions, layouts, args, cut)

@@ -65,7 +65,7 @@ def _graph(graph: CompiledGraph) -> dict[str, Any]:
         "original_runs": graph.original_runs,
         "last_parts": parts,
         "unmatched": [] if graph.partition is None else list(graph.partition.unmatched),
-        "plans": [_plan(plan) for plan in graph.plans],
+        "plans": [_plan(plan) for plan in graph.every_plan()],
     }
 
 
@@ -85,6 +85,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "segments": _segments(plan.partition),
         "replacements": _replacements(core),
         "collectives": _collectives(plan),
+        "never_slower": plan.contest.table() if plan.contest else [],
         "counters": {str(key): int(value) for key, value in plan.engine.counters().items()},
     }
 
@@ -178,6 +179,15 @@ def _graph_text(graph: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _contest_text(row: dict[str, Any]) -> str:
+    """One size class of a plan that must not be slower than the sequential one."""
+    sizes = " x ".join(f"{low}..{high}" for low, high in row["sizes"])
+    if row["gain"] is None:
+        return f"sizes {sizes}: being measured against the sequential plan"
+    kept = "kept" if row["keeps"] else "not kept, the sequential plan runs"
+    return f"sizes {sizes}: {row['gain']:.2f}x the sequential plan's speed, {kept}"
+
+
 def _plan_text(plan: dict[str, Any]) -> list[str]:
     bucket = f" for {', '.join(plan['bucket'])}" if plan["bucket"] else ""
     streams = ", ".join(stream["name"] for stream in plan["streams"])
@@ -186,6 +196,7 @@ def _plan_text(plan: dict[str, Any]) -> list[str]:
         f"    plan '{plan['strategy']}'{bucket}: {plan['parts']} parts, "
         f"{plan['runs']} runs on {streams}"
     ]
+    lines += [f"      {_contest_text(row)}" for row in plan["never_slower"]]
     lines.append(
         f"      segments: {segments['split']} split, {segments['merged']} merged, "
         f"{segments['whole']} whole"

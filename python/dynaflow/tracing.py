@@ -56,7 +56,7 @@ def trace(compiled: Any) -> Iterator[Trace]:
     Plans that the block itself makes are not traced: run a step of these sizes before.
     """
     session = session_of(compiled)
-    plans = [plan for graph in session.graphs for plan in graph.plans]
+    plans = [plan for graph in session.graphs for plan in graph.every_plan()]
     for plan in plans:
         plan.engine.start_trace()
     result = Trace()

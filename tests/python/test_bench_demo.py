@@ -146,7 +146,7 @@ def test_figure_capture(display):
 
 
 def test_figure_host_cost(display):
-    found = host_cost.run(display, FEW, f"{__name__}:host_cost_target")
+    found = host_cost.changing_sizes(display, FEW, f"{__name__}:host_cost_target")
     assert found[-1].name == "host-cost/changing over fixed"
     assert sum(host_cost.CHANGING_ROWS) == len(host_cost.CHANGING_ROWS) * host_cost.FIXED_ROWS[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 EAGER = "eager"
@@ -66,6 +67,46 @@ def traced(compiled, run: Callable[[], Any], path: str | None = None) -> list[di
     if path is not None:
         trace.save(path)
     return list(trace.events)
+
+
+@dataclass(frozen=True)
+class LastCall:
+    """The plan that a call ran, with what it was given."""
+
+    engine: Any
+    tensors: list
+    sizes: list[int]
+
+    def time_against_bare_calls(self, rounds: int, repeats: int) -> tuple[list[int], list[int]]:
+        """Nanoseconds of a replay, and of its kernels' calls alone; one of each for each round."""
+        return self.engine.time_against_bare_calls(self.tensors, self.sizes, rounds, repeats)
+
+
+def last_call(compiled, call: Callable[[], Any]) -> tuple[LastCall, Any, list]:
+    """What `call` runs, which is one step of `compiled`: its plan, its graph in FX's form, and the
+    graph's arguments.
+    """
+    from dynaflow import debug
+
+    graph, plan = debug.plans(compiled)[0]
+    seen: list[LastCall] = []
+    flat: list[list] = []
+    run, values_of = plan.run, graph._values_of
+
+    def observed(tensors, sizes):
+        seen.append(LastCall(plan.engine, list(tensors), list(sizes)))
+        return run(tensors, sizes)
+
+    def observed_values(arguments):
+        flat.append(list(arguments))
+        return values_of(arguments)
+
+    plan.run, graph._values_of = observed, observed_values
+    try:
+        call()
+    finally:
+        plan.run, graph._values_of = run, values_of
+    return seen[-1], graph._original, flat[-1]
 
 
 def plan_count(found: dict[str, Any]) -> tuple[int, int]:

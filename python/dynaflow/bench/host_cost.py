@@ -1,4 +1,7 @@
-"""Figure `host-cost`: host time of a step whose batch and part sizes change, against fixed ones.
+"""Figure `host-cost`: what a step costs the host.
+
+Measured here: a step whose batch and part sizes change, against fixed ones. Then engines on empty
+kernels (empty_kernels.py), and a Llama on tiny tensors (small_llama.py).
 
 Host time is the calling thread's processor time from the call to its return, less the time inside
 kernels, which a traced run of the same sizes gives. A part's tensors hold about 16 elements, so
@@ -12,7 +15,7 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from dynaflow.bench import engine
+from dynaflow.bench import empty_kernels, engine, small_llama
 from dynaflow.bench.launch import run_ranks
 from dynaflow.bench.net import Loopback
 from dynaflow.bench.rank import RankContext
@@ -117,8 +120,13 @@ def _kernel_seconds(compiled, tensor, repeats: int = 15) -> float:
     return statistics.median(totals)
 
 
-def run(show: Display, rounds: Rounds = ROUNDS, target: str = TARGET) -> list[Record]:
-    """Measures and shows a table; the records. Raises if a size made a new graph or plan."""
+def run(show: Display) -> list[Record]:
+    """Measures and shows tables; the records. Raises if a size made a new graph or plan."""
+    return [*changing_sizes(show), *empty_kernels.run(show), *small_llama.run(show)]
+
+
+def changing_sizes(show: Display, rounds: Rounds = ROUNDS, target: str = TARGET) -> list[Record]:
+    """The first part."""
     show.progress("measuring the host time of a step")
     found: HostCost = run_ranks(target, link=Loopback(), world=1, kwargs=dict(rounds=rounds))[0]
     show.finish()

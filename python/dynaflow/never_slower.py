@@ -1,0 +1,139 @@
+"""Never slower than sequential: measured steps decide, for each range of sizes, which plan serves.
+
+A strategy that was asked for by name is a wish for speed, not for a schedule. So the first steps of
+each bucket run its plan and the sequential one in turns, and the faster one stays. All ranks take
+the same decision: they count the same steps, and the first rank's measurement goes through the
+group's store.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dynaflow.agreement import word_of_first_rank
+
+if TYPE_CHECKING:
+    from dynaflow.plans import Plan
+
+#: Measured steps of each plan, after one of each that warms it up.
+PAIRS = 9
+#: How many times faster the strategy's plan must be to stay; what is less may be chance.
+LEAST_GAIN = 1.02
+
+#: Of each symbol's value the power of two below it: sizes that are served alike.
+SizeClass = tuple[int, ...]
+
+
+@dataclass
+class Trial:
+    """The steps of one size class so far: seconds of each plan, warm-up included."""
+
+    asked: list[float] = field(default_factory=list)
+    sequential: list[float] = field(default_factory=list)
+
+    def next_is_asked(self) -> bool:
+        """Pairs begin with the one and the other in turns, so that a drift favours neither."""
+        step = len(self.asked) + len(self.sequential)
+        if step % 2:
+            return len(self.asked) < len(self.sequential)
+        return step % 4 == 0
+
+    def is_over(self) -> bool:
+        """Whether every pair was measured."""
+        return min(len(self.asked), len(self.sequential)) > PAIRS
+
+    def gain(self) -> float:
+        """How many times faster the strategy's plan was: the median over the pairs."""
+        pairs = zip(self.sequential[1:], self.asked[1:], strict=True)
+        return statistics.median(slow / fast for slow, fast in pairs)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What serves a size class, and by how much the strategy's plan was faster."""
+
+    keeps: bool
+    gain: float
+
+
+class Contest:
+    """A strategy's plan of one bucket, and the sequential plan that it must not be slower than.
+
+    `make_sequential` is called in the second step of the bucket. `groups`: those of the plan's
+    collectives. Thread-safe; the steps that are measured run one by one.
+    """
+
+    def __init__(
+        self,
+        asked: Plan,
+        make_sequential: Callable[[], Plan],
+        groups: Sequence[str],
+        timeout_s: float | None,
+    ) -> None:
+        self._asked = asked
+        self._make_sequential = make_sequential
+        self._sequential: Plan | None = None
+        self._groups = groups
+        self._timeout_s = timeout_s
+        self._trials: dict[SizeClass, Trial] = {}
+        self._verdicts: dict[SizeClass, Verdict] = {}
+        self._lock = threading.Lock()
+
+    def run(self, tensors: list[Any], values: list[int]) -> tuple[Plan, Any]:
+        """A step on one of the plans; which one, and its results."""
+        sizes = tuple(value.bit_length() for value in values)
+        verdict = self._verdicts.get(sizes)
+        if verdict is None:
+            with self._lock:
+                verdict = self._verdicts.get(sizes)
+                if verdict is None:
+                    return self._measured_step(sizes, tensors, values)
+        plan = self._asked if verdict.keeps else self._sequential
+        return plan, plan.run(tensors, values)
+
+    def table(self) -> list[dict[str, Any]]:
+        """For each size class: the ranges of the symbols' values, and what was decided; `keeps` and
+        `gain` are None while it is measured.
+        """
+        rows = []
+        for sizes in self._trials:
+            verdict = self._verdicts.get(sizes)
+            rows.append(
+                {
+                    "sizes": [
+                        [1 << (bits - 1), (1 << bits) - 1] if bits else [0, 0] for bits in sizes
+                    ],
+                    "keeps": verdict and verdict.keeps,
+                    "gain": verdict and verdict.gain,
+                }
+            )
+        return rows
+
+    def _measured_step(
+        self, sizes: SizeClass, tensors: list[Any], values: list[int]
+    ) -> tuple[Plan, Any]:
+        trial = self._trials.setdefault(sizes, Trial())
+        asked = trial.next_is_asked()
+        if not asked and self._sequential is None:
+            self._sequential = self._make_sequential()
+        plan = self._asked if asked else self._sequential
+        times = trial.asked if asked else trial.sequential
+        start = time.perf_counter()
+        try:
+            results = plan.run(tensors, values)
+        finally:  # a step that failed counts too: ranks go on counting alike
+            times.append(time.perf_counter() - start)
+        if trial.is_over():
+            self._verdicts[sizes] = self._decide(trial)
+        return plan, results
+
+    def _decide(self, trial: Trial) -> Verdict:
+        gain = trial.gain()
+        for group in self._groups:
+            gain = float(word_of_first_rank(group, repr(gain), self._timeout_s))
+        return Verdict(gain >= LEAST_GAIN, gain)

@@ -1,0 +1,145 @@
+"""The sequential plan serves where a strategy's own is measured to be no faster."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from small_models import stack
+
+import dynaflow as df
+from dynaflow import debug, never_slower
+from dynaflow.never_slower import LEAST_GAIN, PAIRS, Contest, Trial
+
+STEPS = 2 * (PAIRS + 1)
+
+
+class FakePlan:
+    """A plan whose steps take as long as it says, on a clock that only they move."""
+
+    def __init__(self, name: str, clock: list[float], seconds: float) -> None:
+        self.name, self.clock, self.seconds = name, clock, seconds
+        self.runs = 0
+
+    def run(self, tensors, values):
+        self.runs += 1
+        self.clock[0] += self.seconds
+        return self.name
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(never_slower.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def contest_of(clock, asked_s: float, sequential_s: float):
+    asked = FakePlan("asked", clock, asked_s)
+    sequential = FakePlan("sequential", clock, sequential_s)
+    return Contest(asked, lambda: sequential, (), None), asked, sequential
+
+
+@pytest.mark.parametrize(
+    "asked_s, keeps", [(0.5, True), (0.97, True), (0.99, False), (1.0, False), (2.0, False)]
+)
+def test_the_faster_plan_serves_after_the_measured_steps(clock, asked_s, keeps):
+    contest, asked, sequential = contest_of(clock, asked_s, 1.0)
+    for _ in range(STEPS):
+        contest.run([], [100, 7])
+    assert asked.runs == sequential.runs == PAIRS + 1
+    (row,) = contest.table()
+    assert row["sizes"] == [[64, 127], [4, 7]] and row["keeps"] is keeps
+    assert row["gain"] == pytest.approx(1 / asked_s)
+    served = asked if keeps else sequential
+    for _ in range(3):
+        plan, results = contest.run([], [65, 4])
+        assert (plan, results) == (served, served.name)
+    assert (asked.runs, sequential.runs).count(PAIRS + 1) == 1
+
+
+def test_sizes_are_judged_by_themselves(clock):
+    contest, asked, _ = contest_of(clock, 0.5, 1.0)
+    for _ in range(STEPS):
+        contest.run([], [8])
+    asked.seconds = 3.0
+    for _ in range(STEPS):
+        contest.run([], [1024])
+    assert [row["keeps"] for row in contest.table()] == [True, False]
+    assert contest.run([], [15])[1] == "asked" and contest.run([], [2000])[1] == "sequential"
+
+
+def test_pairs_start_with_the_one_and_the_other_in_turns():
+    trial = Trial()
+    order = []
+    while not trial.is_over():
+        asked = trial.next_is_asked()
+        order.append("a" if asked else "s")
+        (trial.asked if asked else trial.sequential).append(1.0)
+    assert "".join(order) == "assa" * (STEPS // 4)
+    assert trial.gain() == 1.0 < LEAST_GAIN
+
+
+def test_a_step_that_fails_is_counted_so_that_ranks_stay_in_step(clock):
+    contest, asked, sequential = contest_of(clock, 0.5, 1.0)
+    good = asked.run
+    asked.run = lambda tensors, values: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        contest.run([], [8])
+    asked.run = good
+    for _ in range(STEPS - 1):
+        contest.run([], [8])
+    assert (asked.runs, sequential.runs) == (PAIRS, PAIRS + 1)
+    assert contest.table()[0]["keeps"] is not None
+
+
+def test_threads_measure_one_by_one(clock):
+    contest, asked, sequential = contest_of(clock, 0.5, 1.0)
+    threads = [
+        threading.Thread(target=lambda: [contest.run([], [8]) for _ in range(STEPS)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sequential.runs == PAIRS + 1 and asked.runs == 4 * STEPS - sequential.runs
+
+
+def test_a_strategy_given_by_name_is_measured_and_one_given_as_an_object_is_not():
+    model, x = stack(), torch.randn(8, 8)
+    named = df.compile(model, "nanoflow", {"min_tokens": 0})
+    given = df.compile(model, df.NanoFlow(min_tokens=0))
+    asked = df.compile(model, df.NanoFlow(min_tokens=0), {"never_slower": True})
+    forced = df.compile(model, "nanoflow", {"min_tokens": 0, "never_slower": False})
+    with torch.no_grad():
+        expected = model(x)
+        for compiled in (named, given, asked, forced):
+            for _ in range(STEPS + 2):
+                torch.testing.assert_close(compiled(x), expected)
+    for compiled in (named, asked):
+        text = str(df.report(compiled))
+        nanoflow, sequential = df.report(compiled).graphs[0]["plans"]
+        assert (nanoflow["parts"], sequential["parts"]) == (2, 1)
+        (row,) = nanoflow["never_slower"]
+        assert row["sizes"] == [[8, 15]] and row["keeps"] in (True, False)
+        assert "x the sequential plan's speed" in text
+        steps = [plan["counters"]["steps"] for plan in (nanoflow, sequential)]
+        assert sorted(steps) == [PAIRS + 1, PAIRS + 3]
+    for compiled in (given, forced):
+        assert len(df.report(compiled).graphs[0]["plans"]) == 1
+
+
+def test_what_a_strategy_leaves_unsplit_is_not_measured():
+    compiled = df.compile(stack(), "nanoflow")
+    with torch.no_grad():
+        for _ in range(STEPS):
+            compiled(torch.randn(8, 8))
+    ((_, plan),) = debug.plans(compiled)
+    assert plan.contest is None and plan.plan.cut["parts"] == 1
+
+
+def test_never_slower_is_yes_or_no():
+    with pytest.raises(df.ScheduleError, match="never_slower"):
+        df.compile(stack(), "nanoflow", {"never_slower": "yes"})
