@@ -92,7 +92,7 @@ test-python: build build/dev/build.ninja ## Python, distributed and lint tests
 	cmake --build --preset dev --target dynaflow_mutants --parallel $(JOBS)
 	cmake --build --preset release --target dynaflow_bench_plan_time --parallel $(JOBS)
 	python -m pytest -m "not slow and not gpu" tests/distributed
-	python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile tests/python tests/lint
+	python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile tests/python tests/lint
 
 .PHONY: fuzz
 fuzz: build/fuzz/corpus ## random texts for the readers, for a minute; needs clang
