@@ -49,7 +49,8 @@ class Trial:
 
     def gain(self) -> float:
         """How many times faster the strategy's plan was: the median over the pairs."""
-        pairs = zip(self.sequential[1:], self.asked[1:], strict=True)
+        measured = slice(1, PAIRS + 1)  # more steps may follow where ranks could not agree
+        pairs = zip(self.sequential[measured], self.asked[measured], strict=True)
         return statistics.median(slow / fast for slow, fast in pairs)
 
 

@@ -8,6 +8,7 @@ from small_models import llama as small_llama
 from torch import nn
 
 import dynaflow as df
+from dynaflow import debug
 from dynaflow.capture_schema import BETTER_OUT_FORMS, facts
 from dynaflow.counting import allocations, log_memory, peak_bytes
 
@@ -49,8 +50,16 @@ def test_a_step_allocates_its_outputs_and_what_attention_returns(llama, parts):
 
 def test_time_on_the_host_is_told_from_time_in_kernels():
     compiled = df.compile(nn.Sequential(*(nn.Linear(256, 256) for _ in range(4))).eval())
-    counts = counted(compiled, torch.randn(512, 256))
-    assert 0 < counts.host_us < counts.kernel_us
+    x = torch.randn(512, 256)
+    counts = counted(compiled, x)
+    assert counts.host_us > 0 and counts.kernel_us > 0
+    ((_, plan),) = debug.plans(compiled)
+    before = plan.engine.counters()
+    with torch.no_grad():
+        compiled(x)
+    after = plan.engine.counters()
+    assert after["steps"] == before["steps"] + 1
+    assert all(after[name] == before[name] for name in ("host_ns", "kernel_ns", "clock_ns"))
 
 
 def test_events_and_handoffs_are_those_of_the_plan():

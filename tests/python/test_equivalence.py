@@ -50,8 +50,8 @@ def test_overlapped_steps_equal_serial_ones_at_every_batch_size(compiled, parts,
 
 
 def test_without_any_one_of_its_waits_a_plan_fails_or_gives_other_results(compiled):
-    debug.replan(compiled, Lanes(2))
-    assert check_control(compiled, 2, fresh_seed()) >= 2, "there and back"
+    debug.replan(compiled, Lanes(3))
+    assert check_control(compiled, 3, fresh_seed()) >= 3
 
 
 def test_all_tokens_logits_are_the_same_too(model):

@@ -94,6 +94,25 @@ def test_a_step_that_fails_is_counted_so_that_ranks_stay_in_step(clock):
     assert contest.table()[0]["keeps"] is not None
 
 
+def test_a_decision_that_fails_is_tried_again_with_the_same_measurement(clock, monkeypatch):
+    contest, _, _ = contest_of(clock, 0.5, 1.0)
+    contest._groups = ("tp",)
+
+    def silent(group, word, timeout_s):
+        raise df.AgreementError("rank 0 took no decision")
+
+    monkeypatch.setattr(never_slower, "word_of_first_rank", silent)
+    for _ in range(STEPS - 1):
+        contest.run([], [8])
+    for _ in range(3):
+        with pytest.raises(df.AgreementError, match="no decision"):
+            contest.run([], [8])
+    monkeypatch.setattr(never_slower, "word_of_first_rank", lambda group, word, timeout_s: word)
+    contest.run([], [8])
+    (row,) = contest.table()
+    assert (row["keeps"], row["gain"]) == (True, 2.0)
+
+
 def test_threads_measure_one_by_one(clock):
     contest, asked, sequential = contest_of(clock, 0.5, 1.0)
     threads = [
