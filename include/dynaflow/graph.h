@@ -170,6 +170,12 @@ std::vector<ValueId> op_inputs(const Op& op);
 /// "all_reduce" for "_c10d_functional.all_reduce.default": the name that SplitFunc patterns match.
 std::string_view short_target(std::string_view target);
 
+/// By OpId: whether the op computes each element of its result from the elements at the same place of its
+/// tensors, so that its kernel may write over one of them that lies as the result does.
+std::vector<bool> elementwise_ops(const Graph& graph);
+/// The targets of such ops, sorted.
+std::vector<std::string> elementwise_targets();
+
 /// Applies what schemas do not say: ops that return their input's storage though the schema calls it fresh
 /// (_unsafe_view, wait_tensor), and copies of a waited collective back into its source, which are the
 /// collective's result itself. Returns the corrected graph. The table is in src/graph/corrections.cc.

@@ -72,6 +72,9 @@ struct Slot {
   bool operator==(const Slot&) const = default;
 };
 
+/// Whether two slots of one storage are the same elements in the same order.
+bool lies_as(const Graph& graph, const Slot& a, const Slot& b);
+
 /// Bytes allocated for the caller in every run: one graph output, or several that share storage.
 struct OutputStorage {
   DType dtype = DType::kFloat32;
@@ -81,11 +84,16 @@ struct OutputStorage {
 
 /// How a launch delivers an output.
 enum class Delivery : uint8_t {
-  kOut,      // written in place through op.out_target
+  kOut,        // written in place through op.out_target
+  kOverInput,  // as kOut, into the bytes of an input that lies as the output does; element-wise ops only
   kInPlace,  // the outputs are the inputs' own bytes: a collective that reduces in place, an op that mutates
   kFresh,    // the kernel allocates; the slot's root is kKernel
   kCopy,     // the kernel allocates, then the result is copied into the slot (counted)
 };
+/// Whether the kernel is given the slots to write.
+inline bool is_told(Delivery delivery) {
+  return delivery == Delivery::kOut || delivery == Delivery::kOverInput;
+}
 
 /// One kernel call of a run.
 struct OpLaunch {

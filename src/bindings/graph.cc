@@ -96,6 +96,8 @@ void register_graph(nb::module_& module) {
       "parse_graph",
       [](std::string_view source) { return GraphHandle{std::make_shared<const Graph>(parse_graph(source))}; },
       nb::arg("source"), "Reads a graph's text form and checks it. Applies no corrections.");
+  module.def("elementwise_targets", &elementwise_targets,
+             "Targets whose kernels may write over an input that lies as the result does.");
   module.def(
       "apply_corrections",
       [](const GraphHandle& handle) {

@@ -94,6 +94,8 @@ struct RuleGroup {
 };
 
 std::vector<RuleGroup> pointwise_rules();
+/// Of these, the targets that compute each element of one result from the elements at its place.
+std::vector<std::string_view> pointwise_targets();
 std::vector<RuleGroup> shape_rules();
 std::vector<RuleGroup> split_shape_rules();
 std::vector<RuleGroup> matmul_rules();

@@ -45,6 +45,8 @@ RuleResult like(const RuleContext& context) {
 }
 
 // What only computes each element from the elements at its place.
+constexpr std::string_view kSums[] = {"aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor",
+                                      "aten.sub.Scalar"};
 constexpr std::string_view kArithmetic[] = {
     "aten.mul.Tensor",           "aten.mul.Scalar",          "aten.div.Tensor",
     "aten.div.Scalar",           "aten.div.Tensor_mode",     "aten.div.Scalar_mode",
@@ -109,9 +111,7 @@ constexpr std::string_view kChoices[] = {
 
 std::vector<RuleGroup> pointwise_rules() {
   return {
-      {add,
-       {.coordinates = true},
-       {"aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar"}},
+      {add, {.coordinates = true}, {std::begin(kSums), std::end(kSums)}},
       {copied,
        {.coordinates = true},
        {"aten._to_copy.default", "aten.to.dtype", "aten.to.device", "aten.to.dtype_layout",
@@ -127,6 +127,16 @@ std::vector<RuleGroup> pointwise_rules() {
       {pointwise, {}, {std::begin(kComparisons), std::end(kComparisons)}},
       {pointwise, {}, {std::begin(kChoices), std::end(kChoices)}},
   };
+}
+
+std::vector<std::string_view> pointwise_targets() {
+  std::vector<std::string_view> targets(std::begin(kSums), std::end(kSums));
+  targets.insert(targets.end(), std::begin(kArithmetic), std::end(kArithmetic));
+  targets.insert(targets.end(), std::begin(kUnary), std::end(kUnary));
+  targets.insert(targets.end(), std::begin(kActivations), std::end(kActivations));
+  targets.insert(targets.end(), std::begin(kComparisons), std::end(kComparisons));
+  targets.insert(targets.end(), std::begin(kChoices), std::end(kChoices));
+  return targets;
 }
 
 }  // namespace dynaflow::split

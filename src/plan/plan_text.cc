@@ -20,6 +20,7 @@ constexpr std::pair<Root, const char*> kRoots[] = {{Root::kArena, "arena"},
                                                    {Root::kOutput, "output"},
                                                    {Root::kKernel, "kernel"}};
 constexpr std::pair<Delivery, const char*> kDeliveries[] = {{Delivery::kOut, "out"},
+                                                            {Delivery::kOverInput, "over_input"},
                                                             {Delivery::kInPlace, "in_place"},
                                                             {Delivery::kFresh, "fresh"},
                                                             {Delivery::kCopy, "copy"}};

@@ -15,7 +15,7 @@ StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue, Pla
       parts_(schedule.cut.parts),
       sizes_(graph_, parts_),
       launches_(choose_launches(schedule, issue, plan)),
-      united_(graph_.values.size()),
+      overwrites_(find_overwrites(plan, partition_.split.layouts)),
       is_output_(graph_.values.size(), false),
       is_read_(graph_.values.size(), false),
       uses_(graph_.values.size()),
@@ -23,52 +23,22 @@ StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue, Pla
       slots_(graph_.values.size()) {}
 
 void StoragePlanner::run() {
-  unite_in_place();
+  find_outputs();
   collect_ranges();
   make_storages();
   place_launches();
   place_outputs();
 }
 
-ValueId StoragePlanner::root_of(ValueId value) const { return united_[storage_root(graph_, value)]; }
+ValueId StoragePlanner::root_of(ValueId value) const { return overwrites_.root[storage_root(graph_, value)]; }
 
 namespace {
 bool writes_where_told(const Op& op) { return !op.out_target.empty() || op.kind == OpKind::kCollective; }
 }  // namespace
 
-/// A collective may overwrite its input when nothing else ever looks at those bytes.
-bool StoragePlanner::reduces_in_place(const Op& op) const {
-  if (op.kind != OpKind::kCollective || short_target(op.target) != "all_reduce") return false;
-  return united_[op.outputs[0]] != op.outputs[0];
-}
-
-void StoragePlanner::unite_in_place() {
-  std::vector<std::vector<OpId>> users(graph_.values.size());
-  for (ValueId id = 0; id < static_cast<ValueId>(united_.size()); ++id) united_[id] = id;
-  for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
-    if (graph_.ops[id].kind == OpKind::kView) continue;
-    for (ValueId input : op_inputs(graph_.ops[id])) users[storage_root(graph_, input)].push_back(id);
-  }
+void StoragePlanner::find_outputs() {
   for (const Arg& output : graph_.outputs)
-    if (const auto* ref = std::get_if<ValueRef>(&output.data))
-      is_output_[storage_root(graph_, ref->id)] = true;
-  for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
-    const Op& op = graph_.ops[id];
-    if (op.kind != OpKind::kCollective || short_target(op.target) != "all_reduce" || op.outputs.size() != 1)
-      continue;
-    const std::vector<ValueId> inputs = op_inputs(op);
-    if (inputs.size() != 1) continue;
-    const ValueId source = storage_root(graph_, inputs[0]);
-    const TensorMeta& from = graph_.values[inputs[0]].meta;
-    const TensorMeta& to = graph_.values[op.outputs[0]].meta;
-    // The whole storage is reduced, not a slice of it.
-    const bool own = graph_.values[source].origin == Origin::kOp && !is_output_[source] &&
-                     storage_elements(graph_.values[source].meta) == storage_elements(from);
-    const bool dense = from.strides == contiguous_strides(from.shape) && from.strides == to.strides;
-    if (own && dense && users[source].size() == 1) united_[op.outputs[0]] = united_[source];
-  }
-  for (ValueId id = 0; id < static_cast<ValueId>(united_.size()); ++id)
-    if (is_output_[id]) is_output_[united_[id]] = true;
+    if (const auto* ref = std::get_if<ValueRef>(&output.data)) is_output_[root_of(ref->id)] = true;
 }
 
 PartRange StoragePlanner::range_of(ValueId value, const SegmentRun& run) const {
@@ -191,7 +161,8 @@ SlotId StoragePlanner::slot(ValueId value, PartRange range) {
   return id;
 }
 
-Delivery StoragePlanner::choose_delivery(const Op& op, const SegmentRun& run) {
+Delivery StoragePlanner::choose_delivery(OpId id, const SegmentRun& run) {
+  const Op& op = plan_.op(id);
   bool fresh = false;
   bool copied = false;
   bool aliased = !op.outputs.empty();
@@ -201,7 +172,9 @@ Delivery StoragePlanner::choose_delivery(const Op& op, const SegmentRun& run) {
     fresh |= where == Root::kKernel;
     copied |= where != Root::kKernel;
   }
-  if (reduces_in_place(op) || aliased) return Delivery::kInPlace;
+  const bool overwrites = static_cast<size_t>(id) < overwrites_.op.size() && overwrites_.op[id];
+  if (overwrites && op.kind != OpKind::kCollective) return Delivery::kOverInput;
+  if (overwrites || aliased) return Delivery::kInPlace;
   if (!fresh && writes_where_told(op)) return Delivery::kOut;
   return copied ? Delivery::kCopy : Delivery::kFresh;
 }
@@ -224,7 +197,7 @@ OpLaunch StoragePlanner::make_launch(OpId id, const IssuedRun& issued) {
     if (source) storage.index = made;
     if (storage.where == Root::kKernel) plan_.slots[made].index = storage.index;
   }
-  launch.delivery = choose_delivery(op, issued.run);
+  launch.delivery = choose_delivery(id, issued.run);
   return launch;
 }
 

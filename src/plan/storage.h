@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "plan/issue_order.h"
+#include "plan/overwrite.h"
 #include "plan/part_sizes.h"
 
 namespace dynaflow {
@@ -64,7 +65,7 @@ class StoragePlanner {
   void set_buffers(const std::vector<BufferId>& buffers);
 
  private:
-  void unite_in_place();
+  void find_outputs();
   void collect_ranges();
   void make_storages();
   void add_storage(ValueId root, PartRange range);
@@ -77,7 +78,7 @@ class StoragePlanner {
   bool needs_joining(const ByRange<Use>& ranges) const;
   void place_launches();
   OpLaunch make_launch(OpId op, const IssuedRun& issued);
-  Delivery choose_delivery(const Op& op, const SegmentRun& run);
+  Delivery choose_delivery(OpId op, const SegmentRun& run);
   void place_outputs();
   Root choose_root(ValueId root, PartRange range) const;
   int32_t add_output_storage(ValueId root, PartRange range);
@@ -87,7 +88,6 @@ class StoragePlanner {
   size_t storage_of(ValueId value, PartRange range) const;
   SlotId slot(ValueId value, PartRange range);
   void describe(Slot& slot, const Storage& storage);
-  bool reduces_in_place(const Op& op) const;
 
   const Schedule& schedule_;
   const Partition& partition_;
@@ -98,7 +98,7 @@ class StoragePlanner {
   PartSizes sizes_;
   std::vector<std::vector<OpId>> launches_;  // by run: ids of Plan::op
 
-  std::vector<ValueId> united_;               // by ValueId: the root after in-place collectives
+  Overwrites overwrites_;
   std::vector<bool> is_output_;               // by root
   std::vector<bool> is_read_;                 // by root
   std::vector<ByRange<Use>> uses_;            // by root

@@ -34,7 +34,7 @@ namespace {
 class OutCheck {
  public:
   OutCheck(const PreparedLaunch& launch, const std::vector<at::Tensor>& slots) {
-    if (launch.delivery != Delivery::kOut) return;
+    if (!is_told(launch.delivery)) return;
     for (const SlotId id : launch.outputs) {
       if (id == kNoId) continue;
       const at::Tensor& tensor = slots[static_cast<size_t>(id)];
@@ -114,12 +114,12 @@ void TorchFrame::call(const PreparedLaunch& launch, Lane& lane) {
   } else {
     launch.call.handle.callBoxed(lane.stack);
   }
-  if (launch.replaces && launch.delivery == Delivery::kOut) check_written(launch);
+  if (launch.replaces && is_told(launch.delivery)) check_written(launch);
 #ifdef DYNAFLOW_DEBUG_CHECKS
   check.finish();
 #endif
   ++lane.counters.launches;
-  if (launch.delivery != Delivery::kOut && !launch.outputs.empty()) deliver(launch, lane);
+  if (!is_told(launch.delivery) && !launch.outputs.empty()) deliver(launch, lane);
   lane.stack.clear();
 }
 
@@ -172,7 +172,7 @@ void TorchFrame::check_written(const PreparedLaunch& launch) {
 
 /// Gives slots back the shape that a kernel may have taken from them.
 void TorchFrame::restore_written(const PreparedLaunch& launch) {
-  if (!launch.replaces || launch.delivery != Delivery::kOut) return;
+  if (!launch.replaces || !is_told(launch.delivery)) return;
   for (const SlotId id : launch.outputs)
     if (id != kNoId) bind_sizes(id, slot(id).storage_offset());
 }

@@ -150,7 +150,7 @@ class Preparation {
   PreparedLaunch prepare_launch(CallBuilder& builder, const Run& run, const OpLaunch& launch) {
     const Op& op = plan_.op(launch.op);
     const bool collective = op.kind == OpKind::kCollective;
-    PreparedLaunch prepared{builder.build(run, launch, launch.delivery == Delivery::kOut && !collective),
+    PreparedLaunch prepared{builder.build(run, launch, is_told(launch.delivery) && !collective),
                             launch.op,
                             formatted("{} in {}", op.target, op.module),
                             launch.delivery,

@@ -286,7 +286,7 @@ class CaseRun {
   void check_calls(const Plan& plan) {
     const text::Section* section = document_.find("calls");
     if (section == nullptr) return;
-    constexpr const char* kDeliveries[] = {"out", "in_place", "fresh", "copy"};
+    constexpr const char* kDeliveries[] = {"out", "over_input", "in_place", "fresh", "copy"};
     std::vector<std::string> expected;
     std::vector<std::string> actual;
     for (const text::Line& line : section->lines) expected.push_back(text::print(line));

@@ -22,6 +22,13 @@ RandomPlan random_options(uint64_t seed) {
           .side = seed % 3 != 0};
 }
 
+PlanPtr sequential_plan(const char* source) {
+  const auto graph = std::make_shared<const Graph>(parse_graph(source));
+  Scheduler s(partition(graph, {}), "sequential", [](std::string_view) -> int64_t { return 8; });
+  s.run_sequentially();
+  return lower(*s.finish());
+}
+
 }  // namespace
 
 TEST_CASE("random plans are right, for the verifier and for the oracle") {
@@ -80,14 +87,14 @@ TEST_CASE("a buffer is not forgotten while a run that may use its bytes goes on"
   %s = symbol() {min=2, hint=8}
   %x = input(0, tensor(float32, [s, 4]))
   %a = aten.relu.default(%x) {out=[tensor(float32, [s, 4])], out_target="aten.relu.out"}
-  %e = aten.neg.default(%a) {out=[tensor(float32, [s, 4])], out_target="aten.neg.out"}
+  %e = aten._softmax.default(%a, 1, false) {out=[tensor(float32, [s, 4])], out_target="aten._softmax.out"}
   %b = aten.exp.default(%x) {out=[tensor(float32, [s, 4])], out_target="aten.exp.out"}
-  %f = aten.sin.default(%b) {out=[tensor(float32, [s, 4])], out_target="aten.sin.out"}
+  %f = aten.mul.Tensor(%b, %b) {out=[tensor(float32, [s, 4])], out_target="aten.mul.out"}
   %c = aten.exp.default(%f) {out=[tensor(float32, [s, 4])], out_target="aten.exp.out"}
-  %g = aten.sin.default(%c) {out=[tensor(float32, [s, 4])], out_target="aten.sin.out"}
+  %g = aten.mul.Tensor(%c, %c) {out=[tensor(float32, [s, 4])], out_target="aten.mul.out"}
   output(%e, %f, %g)
 )"));
-  Scheduler s(partition(graph, {split_func({"relu", "neg"})}), "last",
+  Scheduler s(partition(graph, {split_func({"relu", "_softmax"})}), "last",
               [](std::string_view) -> int64_t { return 8; });
   const std::vector<ReadyOp> ops = s.get_ready_ops();
   s.execute(ops[0], {.stream = "side", .after = {}});
@@ -103,4 +110,37 @@ TEST_CASE("a buffer is not forgotten while a run that may use its bytes goes on"
     CHECK(Oracle(mutant, {7}).explore(kStates).harm != "");
     CHECK(objection(mutant).find("nothing orders them") != std::string::npos);
   }
+}
+
+TEST_CASE("only an element-wise op may write over an input, and only over one that lies as its result does") {
+  const PlanPtr plan = sequential_plan(R"(graph: over {batch=s, tokens=s}
+  %s = symbol() {min=2, hint=8}
+  %x = input(0, tensor(float32, [s, 4]))
+  %w = parameter(1, tensor(float32, [4, 4]))
+  %a = aten.mm.default(%x, %w) {out=[tensor(float32, [s, 4])], out_target="aten.mm.out"}
+  %b = aten.relu.default(%a) {out=[tensor(float32, [s, 4])], out_target="aten.relu.out"}
+  %c = aten._softmax.default(%b, 1, false) {out=[tensor(float32, [s, 4])], out_target="aten._softmax.out"}
+  output(%c)
+)");
+  REQUIRE(objection(plan) == "");
+  const std::vector<OpLaunch>& launches = plan->runs[0].launches;
+  REQUIRE(launches.size() == 3);
+  CHECK(launches[1].delivery == Delivery::kOverInput);
+  CHECK(launches[2].delivery == Delivery::kOut);
+  const auto changed = [&](const std::function<void(Plan&)>& change) {
+    const auto mutant = std::make_shared<Plan>(*plan);
+    change(*mutant);
+    return objection(mutant);
+  };
+  const std::string unordered = "nothing orders them";
+  CHECK(changed([](Plan& p) { p.runs[0].launches[1].delivery = Delivery::kOut; }).find(unordered) !=
+        std::string::npos);
+  CHECK(changed([](Plan& p) {
+          OpLaunch& softmax = p.runs[0].launches[2];
+          softmax.delivery = Delivery::kOverInput;
+          Slot& made = p.slots[softmax.outputs[0]];
+          const Slot& read = p.slots[softmax.inputs[0]];
+          made.root = read.root;
+          made.index = read.index;
+        }).find(unordered) != std::string::npos);
 }

@@ -58,10 +58,10 @@ def test_a_graph_is_described():
     assert found["graph"] == "tp_layer"
     assert found["batch"] == "s0"
     assert found["symbols"] == [{"name": "s0", "min": 2, "max": None, "hint": 8}]
-    assert found["ops"] == {"compute": 2, "view": 0, "collective": 1, "opaque": 0}
+    assert found["ops"] == {"compute": 3, "view": 0, "collective": 1, "opaque": 0}
     assert (found["parameters"], found["inputs"], found["outputs"]) == (1, 1, 1)
     assert found["collectives"] == [{"group": "tp", "collective": "all_reduce", "calls": 1}]
-    assert found["split"] == {"whole": 0, "split": 3, "merged": 0}
+    assert found["split"] == {"whole": 0, "split": 4, "merged": 0}
     assert found["not_split"] == []
 
 
@@ -81,7 +81,7 @@ def test_a_plan_is_described(plan):
         ("compute", "host", 4, 2),
         ("network", "async", 2, 0),
     ]
-    assert (found["runs"], found["launches"], found["events"]) == (6, 6, 2)
+    assert (found["runs"], found["launches"], found["events"]) == (6, 8, 2)
     assert found["arena"] == {"sizes": {"s0": 8}, "bytes": 2048}
 
 
@@ -118,7 +118,7 @@ def test_the_plans_of_all_cases_are_safe(case):
 
 def test_safe_plans_are_counted_and_timed(plan):
     done = run("verify", plan)
-    counts = "6 runs, 6 launches, 2 streams, 2 events, 10 slots"
+    counts = "6 runs, 8 launches, 2 streams, 2 events, 12 slots"
     assert (done.returncode, done.stdout) == (0, f"{plan}: safe ({counts})\n")
     assert run("verify", plan, "--time").stdout.endswith(" ms)\n")
     found = facts("verify", plan, "--time")

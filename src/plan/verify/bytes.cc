@@ -18,6 +18,7 @@ ByteTracker::ByteTracker(const Plan& plan, const StepOrder& order, const Storage
       order_(order),
       storages_(storages),
       above_(plan.buffers),
+      elementwise_(elementwise_ops(*plan.graph)),
       changes_(plan.graph->values.size()),
       storage_of_(plan.buffers.size(), kNoId),
       shared_(storages.size()) {
@@ -77,14 +78,28 @@ void ByteTracker::take_launch(const Site& site, const OpLaunch& launch) {
     const Content before = expected(slot, launch.op);
     if (changes(before.root, launch.op)) write(site, slot, {before.root, before.version + 1}, true);
   }
+  const bool in_place = launch.delivery == Delivery::kInPlace || may_overwrite(launch);
   for (size_t i = 0; i < launch.outputs.size(); ++i) {
     const bool same_bytes = plan_.graph->values[op.outputs[i]].alias_of != kNoId;
     if (launch.outputs[i] != kNoId && !same_bytes)
-      write(site, launch.outputs[i], {op.outputs[i], 0}, launch.delivery == Delivery::kInPlace);
+      write(site, launch.outputs[i], {op.outputs[i], 0}, in_place);
   }
   for (const std::vector<SlotId>* slots : {&launch.inputs, &launch.outputs})
     for (SlotId slot : *slots)
       if (slot != kNoId) use_up(slot);
+}
+
+/// Whether the op reads each element that it writes only to compute that very element.
+bool ByteTracker::may_overwrite(const OpLaunch& launch) const {
+  if (launch.delivery != Delivery::kOverInput || launch.outputs.size() != 1 || launch.outputs[0] == kNoId)
+    return false;
+  const auto id = static_cast<size_t>(launch.op);
+  if (id >= elementwise_.size() || !elementwise_[id]) return false;
+  const auto slot = [this](SlotId slot) -> const Slot& { return plan_.slots[static_cast<size_t>(slot)]; };
+  return std::all_of(launch.inputs.begin(), launch.inputs.end(), [&](SlotId input) {
+    return storages_.of(input) != storages_.of(launch.outputs[0]) ||
+           lies_as(*plan_.graph, slot(input), slot(launch.outputs[0]));
+  });
 }
 
 void ByteTracker::use_up(SlotId slot) {

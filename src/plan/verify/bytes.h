@@ -86,6 +86,7 @@ class ByteTracker {
   }
   Content expected(SlotId slot, OpId reader) const;
   bool changes(ValueId root, OpId op) const;
+  bool may_overwrite(const OpLaunch& launch) const;
   std::optional<Violation::Kind> unreadable(const Cell& cell, Content expected) const;
   std::optional<Site> unordered(const Cell& cell, const Site& site, bool in_place) const;
   void fail(Violation::Kind kind, const Site& first, const Site& second, SlotId slot);
@@ -95,6 +96,7 @@ class ByteTracker {
   const StepOrder& order_;
   const Storages& storages_;
   Above above_;
+  std::vector<bool> elementwise_;               // by OpId
   std::vector<std::vector<OpId>> changes_;      // by root: the ops that change it in place, ascending
   std::vector<Cell> cells_;                     // by storage, by part from the storage's first
   std::vector<size_t> first_cell_;              // by storage

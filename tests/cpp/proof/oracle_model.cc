@@ -28,7 +28,9 @@ Mark State::key() const {
   return key;
 }
 
-OracleModel::OracleModel(PlanPtr plan, const std::vector<int64_t>& symbols) : plan_(std::move(plan)) {
+OracleModel::OracleModel(PlanPtr plan, const std::vector<int64_t>& symbols)
+    : plan_(std::move(plan)), elementwise_(elementwise_ops(*plan_->graph)) {
+  elementwise_.resize(elementwise_.size() + plan_->replacing.size(), false);
   place_slots(symbols);
   make_programs();
   read_launches();
@@ -178,11 +180,15 @@ Launch OracleModel::read_launch(const OpLaunch& call) const {
     if (call.outputs[i] != kNoId && graph.values[op.outputs[i]].alias_of == kNoId)
       launch.writes.push_back(call.outputs[i]);
   const bool in_place = call.delivery == Delivery::kInPlace || !op.effects.writes.empty();
+  const bool over_input = call.delivery == Delivery::kOverInput && elementwise_[call.op];
   for (SlotId slot : call.inputs) {
     const bool written = std::any_of(launch.writes.begin(), launch.writes.end(), [&](SlotId other) {
-      return same_storage(plan_->slots[slot], plan_->slots[other]);
+      const Slot& a = plan_->slots[slot];
+      const Slot& b = plan_->slots[other];
+      if (over_input) return same_storage(a, b) && lies_as(graph, a, b);
+      return in_place && same_storage(a, b);
     });
-    if (!in_place || !written) launch.relied_on.push_back(slot);
+    if (!written) launch.relied_on.push_back(slot);
   }
   return launch;
 }

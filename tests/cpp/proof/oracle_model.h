@@ -82,6 +82,7 @@ class OracleModel {
   Mark digest(const State& state, const std::vector<SlotId>& slots) const;
 
   PlanPtr plan_;
+  std::vector<bool> elementwise_;  // by OpId
   std::map<std::string, int64_t, std::less<>> sizes_;
   std::vector<int64_t> rows_;      // of each part
   std::vector<Area> areas_;        // by slot, in the plan's memory

@@ -1,0 +1,96 @@
+#include "plan/overwrite.h"
+
+#include <algorithm>
+
+namespace dynaflow {
+
+namespace {
+
+class OverwriteFinder {
+ public:
+  OverwriteFinder(const Plan& plan, const std::vector<Layout>& layouts)
+      : graph_(*plan.graph),
+        layouts_(layouts),
+        readers_(graph_.values.size(), 0),
+        is_output_(graph_.values.size(), false),
+        is_replaced_(graph_.ops.size(), false),
+        is_elementwise_(elementwise_ops(graph_)) {
+    found_.root.resize(graph_.values.size());
+    for (ValueId id = 0; id < static_cast<ValueId>(found_.root.size()); ++id) found_.root[id] = id;
+    found_.op.resize(graph_.ops.size(), false);
+    for (const Op& op : graph_.ops)
+      if (op.kind != OpKind::kView)
+        for (ValueId input : op_inputs(op)) ++readers_[storage_root(graph_, input)];
+    for (const Arg& output : graph_.outputs)
+      if (const auto* ref = std::get_if<ValueRef>(&output.data))
+        is_output_[storage_root(graph_, ref->id)] = true;
+    for (const ReplacingOp& replacing : plan.replacing)
+      for (OpId op : replacing.ops) is_replaced_[op] = true;
+  }
+
+  Overwrites run() && {
+    for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
+      const Op& op = graph_.ops[id];
+      if (op.outputs.size() != 1 || !may_overwrite(id)) continue;
+      for (ValueId input : op_inputs(op)) {
+        if (!dies_in(op, input)) continue;
+        found_.root[op.outputs[0]] = found_.root[storage_root(graph_, input)];
+        found_.op[id] = true;
+        break;
+      }
+    }
+    return std::move(found_);
+  }
+
+ private:
+  static bool is_all_reduce(const Op& op) {
+    return op.kind == OpKind::kCollective && short_target(op.target) == "all_reduce";
+  }
+
+  bool may_overwrite(OpId id) const {
+    const Op& op = graph_.ops[id];
+    if (is_all_reduce(op)) return op_inputs(op).size() == 1;
+    return is_elementwise_[id] && !op.out_target.empty() && !is_replaced_[id] && !op.effects.any() &&
+           graph_.values[op.outputs[0]].alias_of == kNoId;
+  }
+
+  /// Whether `op` alone reads the whole storage of `input`, and its result lies as `input` does.
+  bool dies_in(const Op& op, ValueId input) const {
+    const ValueId source = storage_root(graph_, input);
+    const Value& root = graph_.values[source];
+    if (root.origin != Origin::kOp || is_output_[source] || readers_[source] != 1) return false;
+    if (!is_all_reduce(op) && !is_told(graph_.values[found_.root[source]].op)) return false;
+    const TensorMeta& from = graph_.values[input].meta;
+    const TensorMeta& to = graph_.values[op.outputs[0]].meta;
+    return from == to && layouts_[input] == layouts_[op.outputs[0]] && root.meta.dtype == from.dtype &&
+           from.strides == contiguous_strides(from.shape) &&
+           storage_elements(root.meta) == storage_elements(from);
+  }
+
+  /// Whether the maker's kernel writes into bytes that the plan gives it; else the kernel allocates them.
+  bool is_told(OpId maker) const {
+    const Op& op = graph_.ops[maker];
+    return !is_replaced_[maker] && (!op.out_target.empty() || op.kind == OpKind::kCollective);
+  }
+
+  const Graph& graph_;
+  const std::vector<Layout>& layouts_;
+  std::vector<int> readers_;  // by root: uses as an argument of a launched op
+  std::vector<bool> is_output_;
+  std::vector<bool> is_replaced_;
+  std::vector<bool> is_elementwise_;
+  Overwrites found_;
+};
+
+}  // namespace
+
+bool lies_as(const Graph& graph, const Slot& a, const Slot& b) {
+  return a.offset == b.offset && a.strides == b.strides && a.sizes == b.sizes &&
+         graph.values[a.value].meta.dtype == graph.values[b.value].meta.dtype;
+}
+
+Overwrites find_overwrites(const Plan& plan, const std::vector<Layout>& layouts) {
+  return OverwriteFinder(plan, layouts).run();
+}
+
+}  // namespace dynaflow
