@@ -15,6 +15,7 @@ FIGURES = {
     "eager": "dynaflow.bench.eager",
     "capture": "dynaflow.bench.capture",
     "host-cost": "dynaflow.bench.host_cost",
+    "memory": "dynaflow.bench.memory",
     "plan-time": "dynaflow.bench.plan_time",
 }
 

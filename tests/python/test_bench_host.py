@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dynaflow.bench import native, plan_time, small_llama
+from dynaflow.bench import memory, native, plan_time, small_llama
 from dynaflow.bench.asyncio_engine import Node, chain, run_step
 from dynaflow.bench.stats import Rounds
 from dynaflow.bench.ui import Display
+from dynaflow.bench.workload import TINY
 
 
 @pytest.fixture
@@ -50,3 +51,17 @@ def test_figure_small_llama(display):
     assert {"eager", "compiled", "replay", "bare calls", "torch.fx.Interpreter"} <= {
         name.removeprefix("host-cost/llama/") for name in found
     }
+
+
+def test_figure_memory(display):
+    cases = (None, ("lmsys", 4, 16))
+    found = {row.name: row.value for row in memory.run(display, TINY, (1,), cases)}
+    for batch in ("(8, 128)", "lmsys 4 requests"):
+        assert 0 < found[f"memory/TP=1 {batch}/sequential over eager"] <= 1
+        assert 0 < found[f"memory/TP=1 {batch}/nanoflow over sequential"] <= 1.02
+
+
+def test_requests_are_cut_where_the_tokens_are_halved():
+    assert memory.border((1, 1, 1, 1)) == 2
+    assert memory.border((8, 1, 1, 1)) == 1
+    assert memory.border((1, 1, 1, 8)) == 3

@@ -157,3 +157,10 @@ def test_an_index_that_the_table_lacks_is_an_error(llama):
         compiled(torch.tensor([[0, 1], [2, 3]]))
         with pytest.raises(df.ExecutionError, match=r"out of range|out of DATA bounds"):
             compiled(torch.tensor([[0, 1], [2, 4]]))
+
+
+def test_a_log_of_memory_is_not_taken_for_a_profiler():
+    with log_memory() as entries:
+        assert not torch.autograd._profiler_enabled()
+        kept = torch.empty(100)
+    assert kept.numel() * 4 in [size for _, size, _ in entries]

@@ -48,6 +48,36 @@ def variant_arm(compiled, arm: str, parts: int = 2) -> Callable[..., Any]:
     raise ValueError(f"no variant {arm!r}; there are: {[NANOFLOW, COMPUTE]}")
 
 
+def cut_arm(compiled, fractions: list[float]) -> Callable[..., Any]:
+    """NanoFlow on the capture of `compiled`, with these shares of the batch as its parts."""
+    import dynaflow as df
+    from dynaflow import debug
+
+    return debug.variant(compiled, df.NanoFlow(min_tokens=0, fractions=fractions))
+
+
+def peak_bytes(arm: Callable[..., Any], call: Callable[[], Any]) -> int:
+    """The most bytes that one step holds at once beside parameters, inputs and outputs. `call` runs
+    a step of `arm`, which may be eager PyTorch, and returns its outputs.
+    """
+    import dynaflow as df
+    from dynaflow.api import SESSION
+    from dynaflow.counting import log_memory
+    from dynaflow.counting import peak_bytes as peak_of
+
+    call()  # makes the plan
+    if not hasattr(arm, SESSION):
+        with log_memory() as entries:
+            kept = call()
+        peak = peak_of(entries)
+    else:
+        with df.count(arm) as counts:
+            kept = call()
+        peak = counts.peak_bytes
+    del kept  # outputs that end in the block would count as the step's own
+    return peak
+
+
 def report(compiled) -> dict[str, Any]:
     """What DynaFlow says about a compiled model, as plain data."""
     import dynaflow as df
