@@ -107,7 +107,7 @@ gpu: build ## tests that need a CUDA device
 	python -m pytest -m gpu tests
 
 BENCH_PROGRAMS := dynaflow_bench_plan_time dynaflow_bench_host_cost
-FIGURES := host-cost plan-time overlap eager capture
+FIGURES := host-cost plan-time memory overlap eager capture
 
 .PHONY: bench-programs
 bench-programs: build ## the benchmarks in C++

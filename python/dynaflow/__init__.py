@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dynaflow._core import Graph
 from dynaflow.api import capture, compile
-from dynaflow.counting import Allocation, Counts, count
+from dynaflow.counting import Allocation, Copy, Counts, count
 from dynaflow.errors import (
     AgreementError,
     CaptureError,
@@ -44,6 +44,7 @@ from dynaflow.tracing import Trace, trace
 __all__ = [
     "AgreementError",
     "Allocation",
+    "Copy",
     "Batch",
     "CaptureError",
     "Counts",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from dynaflow._loader import load_adapter
 from dynaflow.api import session_of
 from dynaflow.plans import Plan
 
-#: (address, bytes, label); bytes are negative for what was given back.
+#: (address, bytes, label); bytes are negative for what was given back; address 0: they were copied.
 Entry = tuple[int, int, str]
 
 _ARENA = "arena"  # label of the memory that frames hold
@@ -32,12 +32,22 @@ class Allocation:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Copy:
+    """Results of one op that were copied into their place for want of an out= form."""
+
+    op: str
+    module: str
+    count: int
+    bytes: int
+
+
 @dataclass
 class Counts:
     """Totals over the steps of a block.
 
     `launches`: kernel calls, collectives included. `fresh_results`: results that kernels allocated
-    for want of an out= form. `copied_bytes`: results copied into their place. `events`: points that
+    for want of an out= form. `copied_bytes`: results copied into their place, by op in `copies`. `events`: points that
     one stream waits for in another; `handoffs`: waits for another thread, or a queue of its own.
     `arena_bytes`: planned memory held now. `peak_bytes`: the most in use at once beside parameters,
     inputs and outputs: the arena, and what kernels allocate. `host_us`: the calling thread's
@@ -55,6 +65,7 @@ class Counts:
     host_us: float = 0
     kernel_us: float = 0
     allocations: list[Allocation] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
 
 
 @contextmanager
@@ -79,6 +90,7 @@ def count(compiled: Any) -> Iterator[Counts]:
     for plan, old in zip(plans, before, strict=True):
         _add(counts, _counters(plan), old)
     counts.allocations = allocations(entries)
+    counts.copies = [Copy(*row) for row in _by_label(e for e in entries if e[0] == 0)]
     counts.peak_bytes = counts.arena_bytes + peak_bytes(entries)
 
 
@@ -100,16 +112,21 @@ def log_memory() -> Iterator[list[Entry]]:
 
 def allocations(entries: Sequence[Entry]) -> list[Allocation]:
     """What was taken, by op and module, in the order of first taking."""
+    taken = (e for e in entries if e[0] != 0 and e[1] > 0 and e[2] != _ARENA)
+    return [Allocation(*row) for row in _by_label(taken)]
+
+
+def _by_label(entries: Iterable[Entry]) -> list[tuple[str, str, int, int]]:
+    """(op, module, entries, bytes) in the order of first appearance."""
     times: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for _, size, label in entries:
-        if size > 0 and label != _ARENA:
-            times[label] += 1
-            sizes[label] += size
+        times[label] += 1
+        sizes[label] += size
     found = []
     for label, number in times.items():
         op, _, module = label.partition(" in ")
-        found.append(Allocation(op, module, number, sizes[label]))
+        found.append((op, module, number, sizes[label]))
     return found
 
 
@@ -129,6 +146,8 @@ def _given_back(entries: Sequence[Entry]) -> set[int]:
     taken: dict[int, int] = {}
     found: set[int] = set()
     for at, (address, size, label) in enumerate(entries):
+        if address == 0:
+            continue
         if size > 0 and label != _ARENA:
             taken[address] = at
         elif address in taken:

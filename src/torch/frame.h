@@ -92,6 +92,7 @@ class TorchFrame final : public KernelFrame {
   void call(const PreparedLaunch& launch, Lane& lane);
   void call_measured(const PreparedLaunch& launch, Lane& lane);
   void deliver(const PreparedLaunch& launch, Lane& lane);
+  void count_copy(const at::Tensor& result, Lane& lane) const;
   std::string misfit(SlotId id, const at::Tensor& result) const;
   void check_written(const PreparedLaunch& launch);
   void restore_written(const PreparedLaunch& launch);

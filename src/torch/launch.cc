@@ -125,6 +125,7 @@ void TorchFrame::call(const PreparedLaunch& launch, Lane& lane) {
 
 /// The results lie on the stack, tensor lists among them.
 void TorchFrame::deliver(const PreparedLaunch& launch, Lane& lane) {
+  const MemoryLog::Label label(launch.label);
   size_t next = 0;
   const auto take = [&](at::Tensor result) {
     const SlotId id = next < launch.outputs.size() ? launch.outputs[next] : kNoId;
@@ -133,7 +134,7 @@ void TorchFrame::deliver(const PreparedLaunch& launch, Lane& lane) {
     if (launch.delivery == Delivery::kCopy && shape_of(id).root != Root::kKernel) {
       if (const std::string wrong = misfit(id, result); !wrong.empty()) throw std::runtime_error(wrong);
       slot(id).copy_(result);
-      lane.counters.copied_bytes += static_cast<int64_t>(result.nbytes());
+      count_copy(result, lane);
       ++lane.counters.fresh_results;
     } else {
       store(id, std::move(result), lane);
@@ -146,6 +147,12 @@ void TorchFrame::deliver(const PreparedLaunch& launch, Lane& lane) {
       take(result.isTensor() ? std::move(result).toTensor() : at::Tensor());
     }
   }
+}
+
+void TorchFrame::count_copy(const at::Tensor& result, Lane& lane) const {
+  const auto bytes = static_cast<int64_t>(result.nbytes());
+  lane.counters.copied_bytes += bytes;
+  if (measured_) MemoryLog::copied(bytes);
 }
 
 /// Says how a result differs from what the graph makes in its slot; empty where it does not.
@@ -200,7 +207,7 @@ void TorchFrame::store(SlotId id, at::Tensor result, Lane& lane) {
   if (!same_strides && result.numel() > 0) {
     at::Tensor copy = empty_like_slot(id);
     copy.copy_(result);
-    lane.counters.copied_bytes += static_cast<int64_t>(result.nbytes());
+    count_copy(result, lane);
     result = std::move(copy);
   }
   for (const SlotId view : prepared_->kernel_views[static_cast<size_t>(id)]) {

@@ -55,6 +55,11 @@ void MemoryLog::stop() {
   c10::ThreadLocalDebugInfo::_pop(kProfiler);
 }
 
+void MemoryLog::copied(int64_t bytes) {
+  auto* running = dynamic_cast<Reporter*>(c10::ThreadLocalDebugInfo::get(kProfiler));
+  if (running != nullptr) running->reportMemoryUsage(nullptr, bytes, 0, 0, c10::kCPU);
+}
+
 std::vector<MemoryLog::Entry> MemoryLog::entries() const {
   return reporter_ ? reporter_->entries() : std::vector<Entry>();
 }

@@ -14,7 +14,7 @@ namespace dynaflow {
 /// carry its at::ThreadLocalState. Takes the place of a running profiler of memory.
 class MemoryLog : public torch::CustomClassHolder {
  public:
-  /// (address, bytes, label): bytes are negative for what was given back.
+  /// (address, bytes, label): bytes are negative for what was given back; address 0: they were copied.
   using Entry = std::tuple<int64_t, int64_t, std::string>;
 
   ~MemoryLog() override;
@@ -24,6 +24,9 @@ class MemoryLog : public torch::CustomClassHolder {
   void stop();
   /// Since the last start().
   std::vector<Entry> entries() const;
+
+  /// Notes bytes that the calling thread copied, for the log that runs there.
+  static void copied(int64_t bytes);
 
   /// Names what the calling thread does meanwhile, for logs that run. `label` must outlive this.
   class Label {

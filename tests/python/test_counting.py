@@ -48,6 +48,32 @@ def test_a_step_allocates_its_outputs_and_what_attention_returns(llama, parts):
     assert counts.arena_bytes > 0 and counts.peak_bytes > counts.arena_bytes
 
 
+class SplitAttention(df.Strategy):
+    """Attention in two parts, everything else on the whole batch."""
+
+    def partition(self):
+        return [df.SplitFunc("_scaled_dot_product_flash_attention_for_cpu", tag="attention")]
+
+    def schedule(self, s, batch):
+        s.split(2)
+        while ops := s.get_ready_ops():
+            launches = {(op.segment, op.part * op.has_tag("attention")): [] for op in ops}
+            for op in ops:
+                launches[op.segment, op.part * op.has_tag("attention")].append(op)
+            for launch in launches.values():
+                s.execute(launch)
+
+
+def test_the_copy_that_merged_attention_needs_is_counted_and_named(llama):
+    compiled = df.compile(llama, SplitAttention())
+    counts = counted(compiled, torch.randint(0, 256, (8, 16)), use_cache=False)
+    width = 8 * 16 * llama.config.hidden_size * 4  # attention's results have no out= form
+    assert [(copy.op, copy.module, copy.count, copy.bytes) for copy in counts.copies] == [
+        (SDPA, f"model.layers.{layer}.self_attn", 2, width) for layer in range(2)
+    ]
+    assert counts.copied_bytes == 2 * width
+
+
 def test_time_on_the_host_is_told_from_time_in_kernels():
     compiled = df.compile(nn.Sequential(*(nn.Linear(256, 256) for _ in range(4))).eval())
     x = torch.randn(512, 256)
