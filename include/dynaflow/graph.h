@@ -2,6 +2,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -167,6 +168,18 @@ using GraphPtr = std::shared_ptr<const Graph>;
 ValueId storage_root(const Graph& graph, ValueId value);
 /// Values an op reads, in argument order, lists flattened; a value may occur twice.
 std::vector<ValueId> op_inputs(const Op& op);
+/// op_inputs() of every op of a graph, side by side in memory: for stages that go over the ops repeatedly.
+class OpInputs {
+ public:
+  explicit OpInputs(const Graph& graph);
+  std::span<const ValueId> operator[](OpId op) const {
+    return std::span(values_).subspan(first_[op], first_[op + 1] - first_[op]);
+  }
+
+ private:
+  std::vector<size_t> first_;  // by OpId, and the end of all
+  std::vector<ValueId> values_;
+};
 /// "all_reduce" for "_c10d_functional.all_reduce.default": the name that SplitFunc patterns match.
 std::string_view short_target(std::string_view target);
 

@@ -44,9 +44,9 @@ from dynaflow.tracing import Trace, trace
 __all__ = [
     "AgreementError",
     "Allocation",
-    "Copy",
     "Batch",
     "CaptureError",
+    "Copy",
     "Counts",
     "DynaFlowWarning",
     "EffectError",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.guards import GuardBuilder
 from torch._guards import TracingContext
 from torch.fx import GraphModule
 
@@ -50,6 +51,7 @@ def compile_graph(
     """What runs instead of `gm`: its plans, or itself where DynaFlow cannot run it (with one
     warning).
     """
+    _guard_hooks()
     if _needs_gradients(gm, example_inputs):
         session.fall_back(GRADIENTS)
         return gm.forward
@@ -62,6 +64,19 @@ def compile_graph(
     except CaptureError as error:
         session.fall_back(str(error))
     return gm.forward
+
+
+def _guard_hooks() -> None:
+    """Has Dynamo check that modules without hooks still have none: by its default it would run the
+    graph as if a hook that came later were not there.
+    """
+    context = TracingContext.try_get()
+    if context is None:
+        return
+    guards = context.guards_context.dynamo_guards
+    for guard in list(guards):
+        if guard.create_fn is GuardBuilder.EMPTY_NN_MODULE_HOOKS_DICT:
+            guards.add(guard.originating_source.make_guard(GuardBuilder.SEQUENCE_LENGTH))
 
 
 def _compile_functional(

@@ -136,8 +136,18 @@ ValueId storage_root(const Graph& graph, ValueId value) {
 std::vector<ValueId> op_inputs(const Op& op) {
   std::vector<ValueId> values;
   values.reserve(op.args.size());
+  values.reserve(op.args.size());  // one piece of memory for all but those with lists
   for (const Arg& arg : op.args) collect_inputs(arg, values);
   return values;
+}
+
+OpInputs::OpInputs(const Graph& graph) {
+  first_.reserve(graph.ops.size() + 1);
+  for (const Op& op : graph.ops) {
+    first_.push_back(values_.size());
+    for (const Arg& arg : op.args) collect_inputs(arg, values_);
+  }
+  first_.push_back(values_.size());
 }
 
 std::string_view short_target(std::string_view target) {

@@ -15,6 +15,7 @@ class Analyzer {
  public:
   Analyzer(const Graph& graph, const std::vector<IndependentRegion>& regions)
       : graph_(graph),
+        inputs_(graph),
         rows_(SizeExpr::symbol(graph.batch_symbol)),
         regions_(graph, regions),
         forced_(graph.ops.size()),
@@ -22,9 +23,10 @@ class Analyzer {
     result_.layouts.resize(graph.values.size());
     result_.forms.assign(graph.ops.size(), SplitForm::kWhole);
     result_.reasons.resize(graph.ops.size());
-    for (const Op& op : graph.ops) {
+    for (OpId id = 0; id < static_cast<OpId>(graph.ops.size()); ++id) {
+      const Op& op = graph.ops[id];
       groups_.push_back(table_.find(op.functional.empty() ? op.target : op.functional));
-      for (ValueId input : op_inputs(op)) read_[input] = true;
+      for (ValueId input : inputs_[id]) read_[input] = true;
     }
     for (const Arg& output : graph.outputs) collect_outputs(output);
     for (ValueId output : outputs_) read_[output] = true;
@@ -88,14 +90,14 @@ class Analyzer {
     SplitForm& form = result_.forms[id];
     std::string& reason = result_.reasons[id];
     reason = regions_.changes_own(id) ? "" : effect_reason(op);
-    if (reason.empty() && !regions_.is_changed_inside(id) && is_whole(context)) {
+    if (reason.empty() && !regions_.is_changed_inside(id) && is_whole(id, context)) {
       form = SplitForm::kWhole;
       for (ValueId output : op.outputs) result_.layouts[output] = {};
       return;
     }
     if (reason.empty()) reason = forced_[id];
     if (reason.empty()) {
-      split::RuleResult proof = regions_.judge(id, group, apply_rule(context, group), result_);
+      split::RuleResult proof = regions_.judge(id, group, apply_rule(id, context), result_);
       reason = std::move(proof.refusal);
       if (reason.empty()) {
         form = SplitForm::kSplit;
@@ -118,9 +120,9 @@ class Analyzer {
     return {};
   }
 
-  bool is_whole(const split::RuleContext& context) const {
+  bool is_whole(OpId id, const split::RuleContext& context) const {
     const Op& op = context.op();
-    for (ValueId input : op_inputs(op))
+    for (ValueId input : inputs_[id])
       if (layout(input).kind != Layout::Kind::kWhole) return false;
     for (size_t i = 0; i < op.args.size(); ++i)
       if (context.argument_depends(i)) return false;
@@ -130,12 +132,13 @@ class Analyzer {
     });
   }
 
-  split::RuleResult apply_rule(const split::RuleContext& context, const split::RuleGroup* group) const {
+  split::RuleResult apply_rule(OpId id, const split::RuleContext& context) const {
     const Op& op = context.op();
+    const split::RuleGroup* group = groups_[id];
     if (op.kind == OpKind::kOpaque) return split::refuse("it is a call into Python");
     if (group == nullptr) return split::refuse(formatted("no rule for {}", op.target));
     if (op.outputs.empty()) return split::refuse("it has no result");
-    for (ValueId input : op_inputs(op))
+    for (ValueId input : inputs_[id])
       if (layout(input).kind == Layout::Kind::kMixed)
         return split::refuse(formatted("no rows of %{} belong to one part alone", graph_.values[input].name));
     for (size_t i = 0; i < op.args.size() && !group->traits.sizes; ++i)
@@ -187,7 +190,7 @@ class Analyzer {
       const Op& op = graph_.ops[id];
       const bool split = result_.forms[id] == SplitForm::kSplit;
       if (!split) make_whole_what_is_changed(op);
-      for (ValueId input : op_inputs(op)) {
+      for (ValueId input : inputs_[id]) {
         if (!layout(input).is_sharded()) continue;
         if (!split) join(input, id);
         if (split) check_cut(input, id);
@@ -269,12 +272,13 @@ class Analyzer {
   void need_true_rows(ValueId value, OpId reader) {
     if (layout(value).kind != Layout::Kind::kCoordinate) return;
     const OpId maker = graph_.values[value].op;
-    for (ValueId input : op_inputs(graph_.ops[maker]))
+    for (ValueId input : inputs_[maker])
       if (layout(input).kind == Layout::Kind::kCoordinate) return need_true_rows(input, reader);
     force(maker, formatted("its row numbers are used as data by {}", name_of(reader)));
   }
 
   const Graph& graph_;
+  const OpInputs inputs_;
   const SizeExpr rows_;
   split::Regions regions_;
   split::RuleTable table_;

@@ -8,22 +8,23 @@ namespace {
 
 class OverwriteFinder {
  public:
-  OverwriteFinder(const Plan& plan, const std::vector<Layout>& layouts)
+  OverwriteFinder(const Plan& plan, const OpInputs& inputs, const std::vector<Layout>& layouts)
       : graph_(*plan.graph),
+        inputs_(inputs),
         layouts_(layouts),
         readers_(graph_.values.size(), 0),
         is_output_(graph_.values.size(), false),
         is_replaced_(graph_.ops.size(), false),
         is_elementwise_(elementwise_ops(graph_)) {
-    found_.root.resize(graph_.values.size());
-    for (ValueId id = 0; id < static_cast<ValueId>(found_.root.size()); ++id) found_.root[id] = id;
+    for (ValueId id = 0; id < static_cast<ValueId>(graph_.values.size()); ++id)
+      own_root_.push_back(storage_root(graph_, id));
+    found_.root = own_root_;
     found_.op.resize(graph_.ops.size(), false);
-    for (const Op& op : graph_.ops)
-      if (op.kind != OpKind::kView)
-        for (ValueId input : op_inputs(op)) ++readers_[storage_root(graph_, input)];
+    for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id)
+      if (graph_.ops[id].kind != OpKind::kView)
+        for (ValueId input : inputs_[id]) ++readers_[own_root_[input]];
     for (const Arg& output : graph_.outputs)
-      if (const auto* ref = std::get_if<ValueRef>(&output.data))
-        is_output_[storage_root(graph_, ref->id)] = true;
+      if (const auto* ref = std::get_if<ValueRef>(&output.data)) is_output_[own_root_[ref->id]] = true;
     for (const ReplacingOp& replacing : plan.replacing)
       for (OpId op : replacing.ops) is_replaced_[op] = true;
   }
@@ -32,13 +33,15 @@ class OverwriteFinder {
     for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) {
       const Op& op = graph_.ops[id];
       if (op.outputs.size() != 1 || !may_overwrite(id)) continue;
-      for (ValueId input : op_inputs(op)) {
+      for (ValueId input : inputs_[id]) {
         if (!dies_in(op, input)) continue;
-        found_.root[op.outputs[0]] = found_.root[storage_root(graph_, input)];
+        found_.root[op.outputs[0]] = found_.root[own_root_[input]];
         found_.op[id] = true;
         break;
       }
     }
+    for (ValueId id = 0; id < static_cast<ValueId>(found_.root.size()); ++id)
+      found_.root[id] = found_.root[own_root_[id]];
     return std::move(found_);
   }
 
@@ -49,14 +52,14 @@ class OverwriteFinder {
 
   bool may_overwrite(OpId id) const {
     const Op& op = graph_.ops[id];
-    if (is_all_reduce(op)) return op_inputs(op).size() == 1;
+    if (is_all_reduce(op)) return inputs_[id].size() == 1;
     return is_elementwise_[id] && !op.out_target.empty() && !is_replaced_[id] && !op.effects.any() &&
            graph_.values[op.outputs[0]].alias_of == kNoId;
   }
 
   /// Whether `op` alone reads the whole storage of `input`, and its result lies as `input` does.
   bool dies_in(const Op& op, ValueId input) const {
-    const ValueId source = storage_root(graph_, input);
+    const ValueId source = own_root_[input];
     const Value& root = graph_.values[source];
     if (root.origin != Origin::kOp || is_output_[source] || readers_[source] != 1) return false;
     if (!is_all_reduce(op) && !is_told(graph_.values[found_.root[source]].op)) return false;
@@ -74,8 +77,10 @@ class OverwriteFinder {
   }
 
   const Graph& graph_;
+  const OpInputs& inputs_;
   const std::vector<Layout>& layouts_;
-  std::vector<int> readers_;  // by root: uses as an argument of a launched op
+  std::vector<ValueId> own_root_;  // by ValueId: storage_root()
+  std::vector<int> readers_;       // by root: uses as an argument of a launched op
   std::vector<bool> is_output_;
   std::vector<bool> is_replaced_;
   std::vector<bool> is_elementwise_;
@@ -89,8 +94,8 @@ bool lies_as(const Graph& graph, const Slot& a, const Slot& b) {
          graph.values[a.value].meta.dtype == graph.values[b.value].meta.dtype;
 }
 
-Overwrites find_overwrites(const Plan& plan, const std::vector<Layout>& layouts) {
-  return OverwriteFinder(plan, layouts).run();
+Overwrites find_overwrites(const Plan& plan, const OpInputs& inputs, const std::vector<Layout>& layouts) {
+  return OverwriteFinder(plan, inputs, layouts).run();
 }
 
 }  // namespace dynaflow

@@ -6,6 +6,18 @@
 
 namespace dynaflow {
 
+namespace {
+
+bool writes_where_told(const Op& op) { return !op.out_target.empty() || op.kind == OpKind::kCollective; }
+
+std::vector<PartRange> ranges_of(const Issue& issue, int parts) {
+  std::vector<PartRange> ranges{{0, parts}};
+  for (const IssuedRun& issued : issue.runs) ranges.emplace_back(issued.run.first_part, issued.run.last_part);
+  return ranges;
+}
+
+}  // namespace
+
 StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue, Plan& plan)
     : schedule_(schedule),
       partition_(*schedule.partition),
@@ -15,12 +27,16 @@ StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue, Pla
       parts_(schedule.cut.parts),
       sizes_(graph_, parts_),
       launches_(choose_launches(schedule, issue, plan)),
-      overwrites_(find_overwrites(plan, partition_.split.layouts)),
+      inputs_(graph_),
+      overwrites_(find_overwrites(plan, inputs_, partition_.split.layouts)),
       is_output_(graph_.values.size(), false),
       is_read_(graph_.values.size(), false),
-      uses_(graph_.values.size()),
-      by_root_(graph_.values.size()),
-      slots_(graph_.values.size()) {}
+      ranges_(ranges_of(issue, parts_)),
+      uses_(graph_.values.size(), ranges_, {}),
+      storage_at_(graph_.values.size(), ranges_, kNoId),
+      slots_(graph_.values.size(), ranges_, kNoId) {
+  for (const ReplacingOp& replacing : plan.replacing) replacing_inputs_.push_back(op_inputs(replacing.op));
+}
 
 void StoragePlanner::run() {
   find_outputs();
@@ -30,15 +46,16 @@ void StoragePlanner::run() {
   place_outputs();
 }
 
-ValueId StoragePlanner::root_of(ValueId value) const { return overwrites_.root[storage_root(graph_, value)]; }
-
-namespace {
-bool writes_where_told(const Op& op) { return !op.out_target.empty() || op.kind == OpKind::kCollective; }
-}  // namespace
+ValueId StoragePlanner::root_of(ValueId value) const { return overwrites_.root[value]; }
 
 void StoragePlanner::find_outputs() {
   for (const Arg& output : graph_.outputs)
     if (const auto* ref = std::get_if<ValueRef>(&output.data)) is_output_[root_of(ref->id)] = true;
+}
+
+std::span<const ValueId> StoragePlanner::inputs_of(OpId id) const {
+  const size_t own = graph_.ops.size();
+  return static_cast<size_t>(id) < own ? inputs_[id] : replacing_inputs_[static_cast<size_t>(id) - own];
 }
 
 PartRange StoragePlanner::range_of(ValueId value, const SegmentRun& run) const {
@@ -51,25 +68,32 @@ void StoragePlanner::collect_ranges() {
     const IssuedRun& issued = issue_.runs[run];
     for (OpId id : launches_[run]) {
       const Op& op = plan_.op(id);
-      for (ValueId value : op_inputs(op)) {
-        uses_[root_of(value)].add(range_of(value, issued.run), {});
+      for (ValueId value : inputs_of(id)) {
+        use(value, range_of(value, issued.run));
         is_read_[root_of(value)] = true;
       }
       for (ValueId value : op.outputs) {
-        Use& use = *uses_[root_of(value)].add(range_of(value, issued.run), {}).first;
-        if (root_of(value) == value) use = {true, writes_where_told(op)};
+        Use& made = use(value, range_of(value, issued.run));
+        if (root_of(value) == value) made = {true, true, writes_where_told(op)};
       }
     }
   }
   for (const Arg& output : graph_.outputs)
-    if (const auto* ref = std::get_if<ValueRef>(&output.data)) uses_[root_of(ref->id)].add({0, parts_}, {});
+    if (const auto* ref = std::get_if<ValueRef>(&output.data)) use(ref->id, {0, parts_});
 }
 
-bool StoragePlanner::needs_joining(const ByRange<Use>& ranges) const {
+StoragePlanner::Use& StoragePlanner::use(ValueId value, PartRange range) {
+  Use& found = uses_.at(root_of(value), ranges_.number(range));
+  found.seen = true;
+  return found;
+}
+
+bool StoragePlanner::needs_joining(ValueId root) const {
   int end = 0;
-  for (const auto& [range, use] : ranges) {
-    if (range.first < end) return true;
-    end = range.second;
+  for (size_t range = 0; range < ranges_.size(); ++range) {
+    if (!uses_.at(root, range).seen) continue;
+    if (ranges_[range].first < end) return true;
+    end = ranges_[range].second;
   }
   return false;
 }
@@ -85,21 +109,19 @@ Root StoragePlanner::choose_root(ValueId root, PartRange range) const {
   if (value.origin == Origin::kConstant) return Root::kConstant;
   if (value.origin != Origin::kOp) return Root::kArgument;
   // A fresh result is kept as it is, unless several must come together in one storage.
-  const Use* use = uses_[root].find(range);
-  if (use != nullptr && use->made && !use->told) return Root::kKernel;
+  const Use& use = uses_.at(root, ranges_.number(range));
+  if (use.made && !use.told) return Root::kKernel;
   return is_output_[root] ? Root::kOutput : Root::kArena;
 }
 
 void StoragePlanner::make_storages() {
-  for (ValueId root = 0; root < static_cast<ValueId>(uses_.size()); ++root) {
-    const ByRange<Use>& ranges = uses_[root];
-    if (ranges.empty()) continue;
+  for (ValueId root = 0; root < static_cast<ValueId>(graph_.values.size()); ++root) {
     const bool caller = graph_.values[root].origin != Origin::kOp;
-    const bool joined = caller || needs_joining(ranges);
-    if (joined) {
-      add_storage(root, {0, parts_});
-    } else {
-      for (const auto& [range, use] : ranges) add_storage(root, range);
+    const bool joined = caller || needs_joining(root);
+    for (size_t range = 0; range < ranges_.size(); ++range) {
+      if (!uses_.at(root, range).seen) continue;
+      add_storage(root, joined ? PartRange{0, parts_} : ranges_[range]);
+      if (joined) break;
     }
   }
 }
@@ -108,15 +130,17 @@ void StoragePlanner::add_storage(ValueId root, PartRange range) {
   Storage storage{root, range, choose_root(root, range), kNoId, {}};
   if (graph_.values[root].origin != Origin::kOp) storage.index = graph_.values[root].index;
   if (storage.where == Root::kOutput) storage.index = add_output_storage(root, range);
-  by_root_[root].push_back(storages_.size());
+  for (size_t inner = 0; inner < ranges_.size(); ++inner)
+    if (range.first <= ranges_[inner].first && ranges_[inner].second <= range.second)
+      storage_at_.at(root, inner) = static_cast<int32_t>(storages_.size());
   storages_.push_back(std::move(storage));
 }
 
 size_t StoragePlanner::storage_of(ValueId value, PartRange range) const {
-  for (size_t id : by_root_[root_of(value)])
-    if (storages_[id].range.first <= range.first && range.second <= storages_[id].range.second) return id;
-  throw InternalError(formatted("%{} has no storage for parts [{}, {})", graph_.values[value].name,
-                                range.first, range.second));
+  const int32_t found = storage_at_.at(root_of(value), ranges_.number(range));
+  DF_CHECK(found != kNoId, "%{} has no storage for parts [{}, {})", graph_.values[value].name, range.first,
+           range.second);
+  return static_cast<size_t>(found);
 }
 
 /// Sizes are those of the slot's own rows; strides and offset those of the storage's, moved to the first row.
@@ -143,9 +167,10 @@ void StoragePlanner::describe(Slot& slot, const Storage& storage) {
 }
 
 SlotId StoragePlanner::slot(ValueId value, PartRange range) {
-  const auto [known, added] = slots_[value].add(range, static_cast<SlotId>(plan_.slots.size()));
-  const SlotId id = *known;
-  if (!added) return id;
+  SlotId& known = slots_.at(value, ranges_.number(range));
+  if (known != kNoId) return known;
+  const auto id = static_cast<SlotId>(plan_.slots.size());
+  known = id;
   const size_t storage_id = storage_of(value, range);
   const Storage& storage = storages_[storage_id];
   Slot result;
@@ -183,7 +208,9 @@ OpLaunch StoragePlanner::make_launch(OpId id, const IssuedRun& issued) {
   const Op& op = plan_.op(id);
   OpLaunch launch;
   launch.op = id;
-  for (ValueId value : op_inputs(op)) launch.inputs.push_back(slot(value, range_of(value, issued.run)));
+  const std::span<const ValueId> inputs = inputs_of(id);
+  launch.inputs.reserve(inputs.size());
+  for (ValueId value : inputs) launch.inputs.push_back(slot(value, range_of(value, issued.run)));
   for (ValueId value : op.outputs) {
     const PartRange range = range_of(value, issued.run);
     Storage& storage = storages_[storage_of(value, range)];

@@ -1,11 +1,12 @@
 #pragma once
-#include <algorithm>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "plan/issue_order.h"
 #include "plan/overwrite.h"
 #include "plan/part_sizes.h"
+#include "plan/range_table.h"
 
 namespace dynaflow {
 
@@ -23,31 +24,6 @@ struct Storage {
   Root where = Root::kArena;
   int32_t index = kNoId;         // as Slot::index
   std::vector<Access> accesses;  // in issue order
-};
-
-/// A few things, each for a range of parts; sorted.
-template <typename T>
-class ByRange {
- public:
-  using Entry = std::pair<PartRange, T>;
-  /// The one for `range`, and whether it was added.
-  std::pair<T*, bool> add(PartRange range, T value) {
-    const auto at = std::lower_bound(entries_.begin(), entries_.end(), range,
-                                     [](const Entry& entry, PartRange key) { return entry.first < key; });
-    if (at != entries_.end() && at->first == range) return {&at->second, false};
-    return {&entries_.insert(at, Entry(range, std::move(value)))->second, true};
-  }
-  const T* find(PartRange range) const {
-    for (const Entry& entry : entries_)
-      if (entry.first == range) return &entry.second;
-    return nullptr;
-  }
-  auto begin() const { return entries_.begin(); }
-  auto end() const { return entries_.end(); }
-  bool empty() const { return entries_.empty(); }
-
- private:
-  std::vector<Entry> entries_;
 };
 
 /// Decides where every value lives: its storage, and per launch its slots. The values of a root are kept
@@ -71,11 +47,13 @@ class StoragePlanner {
   void add_storage(ValueId root, PartRange range);
   /// What is known of a root on one range of parts.
   struct Use {
+    bool seen = false;
     bool made = false;  // a run makes it there
     bool told = false;  // and its kernel writes where it is told
   };
 
-  bool needs_joining(const ByRange<Use>& ranges) const;
+  Use& use(ValueId value, PartRange range);
+  bool needs_joining(ValueId root) const;
   void place_launches();
   OpLaunch make_launch(OpId op, const IssuedRun& issued);
   Delivery choose_delivery(OpId op, const SegmentRun& run);
@@ -83,6 +61,7 @@ class StoragePlanner {
   Root choose_root(ValueId root, PartRange range) const;
   int32_t add_output_storage(ValueId root, PartRange range);
 
+  std::span<const ValueId> inputs_of(OpId op) const;
   PartRange range_of(ValueId value, const SegmentRun& run) const;
   ValueId root_of(ValueId value) const;
   size_t storage_of(ValueId value, PartRange range) const;
@@ -98,14 +77,17 @@ class StoragePlanner {
   PartSizes sizes_;
   std::vector<std::vector<OpId>> launches_;  // by run: ids of Plan::op
 
+  const OpInputs inputs_;
+  std::vector<std::vector<ValueId>> replacing_inputs_;  // by index in plan.replacing
   Overwrites overwrites_;
-  std::vector<bool> is_output_;               // by root
-  std::vector<bool> is_read_;                 // by root
-  std::vector<ByRange<Use>> uses_;            // by root
-  std::vector<std::vector<size_t>> by_root_;  // storages of a root
+  std::vector<bool> is_output_;  // by root
+  std::vector<bool> is_read_;    // by root
+  Ranges ranges_;
+  RangeTable<Use> uses_;            // by root
+  RangeTable<int32_t> storage_at_;  // by root: the storage that holds it there
   std::vector<Storage> storages_;
-  std::vector<ByRange<SlotId>> slots_;  // by ValueId
-  std::vector<size_t> slot_storage_;    // by SlotId
+  RangeTable<SlotId> slots_;
+  std::vector<size_t> slot_storage_;  // by SlotId
   ExprPool pool_;
 };
 
