@@ -47,8 +47,9 @@ class Counts:
     """Totals over the steps of a block.
 
     `launches`: kernel calls, collectives included. `fresh_results`: results that kernels allocated
-    for want of an out= form. `copied_bytes`: results copied into their place (`copies`). `events`: points that
-    one stream waits for in another; `handoffs`: waits for another thread, or a queue of its own.
+    for want of an out= form. `copied_bytes`: results copied into their place, listed in `copies`.
+    `events`: points that one stream waits for in another; `handoffs`: waits for another thread, or
+    a queue of its own.
     `arena_bytes`: planned memory held now. `peak_bytes`: the most in use at once beside parameters,
     inputs and outputs: the arena, and what kernels allocate. `host_us`: the calling thread's
     processor time outside of kernels; `kernel_us`: that of all threads inside them.
