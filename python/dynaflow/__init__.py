@@ -25,6 +25,7 @@ from dynaflow.errors import (
     ScheduleError,
 )
 from dynaflow.report import Report, report
+from dynaflow.saved import load_plans, save_plans
 from dynaflow.settings import configure_log
 from dynaflow.strategy import (
     Batch,
@@ -74,8 +75,10 @@ __all__ = [
     "capture",
     "compile",
     "count",
+    "load_plans",
     "mark",
     "report",
+    "save_plans",
     "trace",
 ]
 

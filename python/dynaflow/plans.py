@@ -170,7 +170,11 @@ class CompiledGraph:
         strategy = self._strategy()
         if self.partition is None:
             self.partition = _core.partition(self.graph, strategy.annotations())
-        plan = self._lower(strategy, self.partition, values, args)
+        saved = self._saved(strategy, values)
+        if saved is None:
+            plan = self._lower(strategy, self.partition, values, args)
+        else:
+            plan = self._equip(saved, self.partition, Kernels(), values, args)
         options = self._session.options
         wanted = strategy.by_name if options.never_slower is None else options.never_slower
         if plan and plan.plan.cut["parts"] > 1 and wanted and not options.serial:
@@ -186,6 +190,21 @@ class CompiledGraph:
                 self.sequential = self._lower(Sequential(), partition, values, [])
             return self.sequential
 
+    def _saved(self, strategy: Strategy, values: list[int]) -> _core.Plan | None:
+        """A plan that was loaded for this graph and these sizes, or none."""
+        saved = self._session.saved
+        if saved is None:
+            return None
+        if refusal := saved.refusal(self.graph):
+            self._session.warn("saved", f"DynaFlow: plans are made anew: {refusal}")
+            return None
+        return saved.find(
+            self.graph,
+            lambda plan: (
+                plan.strategy == strategy.name and _accepts(self.captured, plan.guards)(*values)
+            ),
+        )
+
     def _lower(
         self,
         strategy: Strategy,
@@ -193,12 +212,25 @@ class CompiledGraph:
         values: list[int],
         args: list[Any],
     ) -> Plan | None:
-        """The strategy's plan for a bucket, verified and tried; None if no engine can run it."""
-        names = [symbol.name for symbol in self.captured.symbols]
-        bound = dict(zip(names, values, strict=True))
-        scheduler = Scheduler(partition, strategy.name, bound)
+        """The strategy's plan for a bucket; None if no engine can run it."""
+        scheduler = Scheduler(partition, strategy.name, self._sizes(values))
         strategy.schedule(scheduler, scheduler.batch())
         plan = _core.lower(scheduler.finish())
+        return self._equip(plan, partition, scheduler.kernels, values, args)
+
+    def _sizes(self, values: list[int]) -> dict[str, int]:
+        names = [symbol.name for symbol in self.captured.symbols]
+        return dict(zip(names, values, strict=True))
+
+    def _equip(
+        self,
+        plan: _core.Plan,
+        partition: _core.Partition,
+        kernels: Kernels,
+        values: list[int],
+        args: list[Any],
+    ) -> Plan | None:
+        """The plan verified, tried and with an engine; None if no engine can run it."""
         if self._session.options.verify:
             _core.check_verified(plan)
         self._agree(plan)
@@ -210,13 +242,13 @@ class CompiledGraph:
             self._refused = True
             self._session.fall_back(f"{self.captured.name}: {typed(error)}")
             return None
-        parts = engine.parts(values)
+        parts, bound = engine.parts(values), self._sizes(values)
         self._check_independence(partition, tuple(parts), bound, args)
-        self._check_replacements(scheduler.kernels, args)
+        self._check_replacements(kernels, args)
         bound |= {f"p{part}": rows for part, rows in enumerate(parts)}
         accepts = _accepts(self.captured, plan.guards)
         serial = self._session.options.serial
-        return Plan(plan, partition, engine, accepts, bound, serial, scheduler.kernels)
+        return Plan(plan, partition, engine, accepts, bound, serial, kernels)
 
     def _check_independence(
         self,

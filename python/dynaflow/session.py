@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +16,9 @@ from dynaflow.groups import Queue, open_queue
 from dynaflow.options import Options
 from dynaflow.plans import CompiledGraph
 from dynaflow.strategy import Strategy
+
+if TYPE_CHECKING:
+    from dynaflow.saved import SavedPlans
 
 log = logging.getLogger("dynaflow")
 
@@ -37,6 +40,7 @@ class Session:
         self.options = options
         self.graphs: list[CompiledGraph] = []
         self.fallbacks: list[str] = []  # reasons why the original ran, in order, each once
+        self.saved: SavedPlans | None = None  # plans from files, taken where they fit
         self.unnamed_graphs = 0
         self._runtime: Any = None
         self._queues: dict[str, Queue] = {}

@@ -5,6 +5,7 @@ NB_MODULE(_core, module) {
   // Dynamo's caches keep compiled graphs until the process ends: that is no leak of ours.
   nanobind::set_leak_warnings(false);
   module.doc() = "DynaFlow's core: graph, partition, schedule, strategy and plan. No torch.";
+  module.attr("__version__") = DYNAFLOW_VERSION;
   register_errors(module);
   register_graph(module);
   register_partition(module);

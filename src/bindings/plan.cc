@@ -130,6 +130,7 @@ nb::object verify_all(const std::vector<PlanHandle>& handles) {
 void register_plan(nb::module_& module) {
   nb::class_<PlanHandle>(module, "Plan", "A schedule lowered to flat programs, one per stream. Immutable.")
       .def_prop_ro("text", [](const PlanHandle& self) { return print(*self.plan); })
+      .def_prop_ro("graph", [](const PlanHandle& self) { return GraphHandle{self.plan->graph}; })
       .def_prop_ro("strategy", [](const PlanHandle& self) { return self.plan->strategy; })
       .def_prop_ro("guards", guards, "(left, op, right, holds): where another plan would be made.")
       .def_prop_ro("streams", streams, "(name, kind)")
