@@ -25,6 +25,9 @@ class Options:
     their schemas say (also DYNAFLOW_CHECK=effects).
     `never_slower`: where measured steps say that the strategy's plan is no faster than the
     sequential one, the latter serves; on by default for a strategy given by name.
+    `memory_limit`: bytes that a step may plan, beside parameters, inputs, outputs and what kernels
+    allocate; where the strategy's plan needs more, a sequential one or parts in turn run, or the
+    call fails with what each needs. Plans are then not measured against the sequential one.
     `cores`: the cores of a compute stream that has a thread of its own, by the stream's name; waits
     spin between threads that share no core, and park otherwise.
     """
@@ -35,6 +38,7 @@ class Options:
     verify: bool = True
     check_effects: bool = SETTINGS.check_effects
     never_slower: bool | None = None
+    memory_limit: int | None = None
     cores: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
@@ -69,6 +73,9 @@ def _check_types(options: Options) -> None:
         raise ScheduleError(
             f"option agree_timeout_s is {timeout!r}; use a number of seconds above 0"
         )
+    limit = options.memory_limit
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise ScheduleError(f"option memory_limit is {limit!r}; use a number of bytes, or None")
     if not _are_cores(options.cores):
         raise ScheduleError(
             f"option cores is {options.cores!r}; use a dict from the names of streams to lists of "

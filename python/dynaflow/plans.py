@@ -17,6 +17,7 @@ from dynaflow.capture import Captured, capture
 from dynaflow.effects import check_effects
 from dynaflow.errors import PlanError, typed
 from dynaflow.independence import Cut, check_independence
+from dynaflow.memory_limit import MemoryLimit
 from dynaflow.never_slower import Contest
 from dynaflow.replace import Kernels, Launched
 from dynaflow.replace_check import check_replacements
@@ -74,6 +75,7 @@ class CompiledGraph:
         self._original = original
         self._session = session
         self._lock = threading.Lock()
+        self._limit = self._make_limit()
         self._values_of = _values_of(captured)
         self._tensors_of = _tensors_of(captured)
         self._only_tensors = all(kind == "tensor" for kind in captured.outputs)
@@ -118,14 +120,18 @@ class CompiledGraph:
             self.partition = None
             self.last = None
             self._refused = False
+            self._limit = self._make_limit()
 
     def every_plan(self) -> list[Plan]:
-        """The strategy's plans, and the sequential one where they are measured against it."""
-        return self.plans + [self.sequential] * (self.sequential is not None)
+        """The strategy's plans, and those that may run in their place."""
+        others = [] if self._limit is None else self._limit.plans
+        return self.plans + [self.sequential] * (self.sequential is not None) + others
 
     def _run(self, plan: Plan, args: list[Any], values: list[int]) -> Any:
         tensors = self._tensors_of(args)
         args.clear()
+        if self._limit is not None:
+            plan = self._limit.choose(plan, values)
         try:
             if plan.contest is None:
                 results, sizes = plan.run(tensors, values)
@@ -177,7 +183,8 @@ class CompiledGraph:
             plan = self._equip(saved, self.partition, Kernels(), values, args)
         options = self._session.options
         wanted = strategy.by_name if options.never_slower is None else options.never_slower
-        if plan and plan.plan.cut["parts"] > 1 and wanted and not options.serial:
+        measured = wanted and not options.serial and self._limit is None
+        if plan and plan.plan.cut["parts"] > 1 and measured:
             groups, timeout_s = self.captured.groups, options.agree_timeout_s
             plan.contest = Contest(plan, lambda: self._make_sequential(values), groups, timeout_s)
         return plan
@@ -189,6 +196,24 @@ class CompiledGraph:
                 partition = _core.partition(self.graph, [])
                 self.sequential = self._lower(Sequential(), partition, values, [])
             return self.sequential
+
+    def _make_limit(self) -> MemoryLimit | None:
+        limit = self._session.options.memory_limit
+        if limit is None:
+            return None
+
+        def make(strategy: Strategy, values: list[int]) -> Plan | None:
+            with self._lock:
+                partition = _core.partition(self.graph, strategy.annotations())
+                return self._lower(strategy, partition, values, [])
+
+        name = self.captured.name
+        return MemoryLimit(
+            limit,
+            bool(self.captured.batch.symbol),
+            make,
+            lambda why: self._session.warn("memory", f"DynaFlow: {name}: {why}"),
+        )
 
     def _saved(self, strategy: Strategy, values: list[int]) -> _core.Plan | None:
         """A plan that was loaded for this graph and these sizes, or none."""

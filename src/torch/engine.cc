@@ -114,6 +114,12 @@ void Engine::break_groups(const TorchFrame& frame, const std::string& reason) {
   for (const auto& group : prepared_->groups) group->mark_broken(first);
 }
 
+int64_t Engine::planned_bytes(const std::vector<int64_t>& symbols) const {
+  Binding binding;
+  binder_->bind(symbols, binding);
+  return binding.arena_bytes;
+}
+
 std::vector<int64_t> Engine::parts(const std::vector<int64_t>& symbols) const {
   const auto& known = plan_->graph->symbols;
   for (size_t i = 0; i < known.size() && i < symbols.size(); ++i) {

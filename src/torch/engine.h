@@ -41,6 +41,9 @@ class Engine : public torch::CustomClassHolder {
   /// Rows of each part of the batch; empty when the graph has no batch symbol.
   std::vector<int64_t> parts(const std::vector<int64_t>& symbols) const;
 
+  /// Bytes of the arena in a step of these sizes. Throws PlanError when they are illegal for the plan.
+  int64_t planned_bytes(const std::vector<int64_t>& symbols) const;
+
   /// From now on each step is traced, until take_trace().
   void start_trace();
   /// The last traced step as TraceRecorder::text(), or empty when there was none.

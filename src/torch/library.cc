@@ -22,6 +22,7 @@ TORCH_LIBRARY(dynaflow, m) {
       .def("time_against_bare_calls", &Engine::time_against_bare_calls)
       .def("accepts", &Engine::accepts)
       .def("parts", &Engine::parts)
+      .def("planned_bytes", &Engine::planned_bytes)
       .def("start_trace", &Engine::start_trace)
       .def("take_trace", &Engine::take_trace)
       .def("counters", &Engine::counters)
