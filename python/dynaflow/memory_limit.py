@@ -27,9 +27,11 @@ class InTurn(Strategy):
 
     @property
     def name(self) -> str:
+        """How messages tell how many parts there are."""
         return f"{self.parts} parts in turn"
 
     def schedule(self, s: Scheduler, batch: Batch) -> None:
+        """Of what is ready, the foremost part's is executed."""
         s.split(self.parts)
         while ops := s.get_ready_ops():
             s.execute(min(ops, key=lambda op: op.part))

@@ -124,7 +124,7 @@ def load_plans(compiled: Any, folder: str | os.PathLike[str]) -> int:
 
 
 def _place() -> tuple[int, int]:
-    """This process's rank, and of how many."""
+    """The rank of this process, and of how many."""
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
