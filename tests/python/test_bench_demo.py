@@ -128,9 +128,15 @@ def test_demo(display, tmp_path, loopback):
 
 
 def test_figure_overlap(display):
-    found = overlap.run(display, TINY, (4, 16), FEW, f"{__name__}:overlap_target")
-    assert found[0].name == "overlap/N/C = 0.6"
-    assert found[0].baseline == "sequential"
+    cells = (overlap.Cell((4, 16), 0.6), overlap.Cell((2, 8), None))
+    found = overlap.run(display, TINY, cells, FEW, f"{__name__}:overlap_target")
+    names = [row.name for row in found]
+    assert names[:2] == [
+        "overlap/64 tokens, N/C = 0.6",
+        "overlap/64 tokens, N/C = 0.6/nanoflow, guarded",
+    ]
+    assert "overlap/16 tokens, 1 Gbit/s" in names
+    assert all(row.baseline == "sequential" for row in found[:2])
 
 
 def test_figure_eager(display):

@@ -76,9 +76,11 @@ def bytes_sent(collectives: list[Collective], world: int) -> float:
     return sum(collective.sent(world) for collective in collectives)
 
 
-def link_rate(collectives: list[Collective], world: int, compute_s: float) -> float:
-    """Link rate in bits per second at which N is NETWORK_SHARE of C."""
-    return 8 * bytes_sent(collectives, world) / (NETWORK_SHARE * compute_s)
+def link_rate(
+    collectives: list[Collective], world: int, compute_s: float, share: float = NETWORK_SHARE
+) -> float:
+    """Link rate in bits per second at which N is `share` of C."""
+    return 8 * bytes_sent(collectives, world) / (share * compute_s)
 
 
 def observe_collectives(run: Callable[[], object]) -> list[Collective]:

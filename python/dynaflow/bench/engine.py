@@ -10,6 +10,10 @@ from typing import Any
 EAGER = "eager"
 SEQUENTIAL = "sequential"
 NANOFLOW = "nanoflow"
+#: As a user asks for it by name: below 512 tokens it declines, above it must win in measured steps.
+GUARDED = "nanoflow, guarded"
+#: Steps after which the guarded arm has decided.
+GUARD_STEPS = 20
 #: The sequential plan with its collectives removed: its results are wrong, its time is C.
 COMPUTE = "compute only"
 
@@ -43,9 +47,11 @@ def variant_arm(compiled, arm: str, parts: int = 2) -> Callable[..., Any]:
 
     if arm == NANOFLOW:
         return debug.variant(compiled, df.NanoFlow(min_tokens=0, parts=parts))
+    if arm == GUARDED:
+        return debug.variant(compiled, NANOFLOW)
     if arm == COMPUTE:
         return debug.variant(compiled, "sequential", {"skip_collectives": True})
-    raise ValueError(f"no variant {arm!r}; there are: {[NANOFLOW, COMPUTE]}")
+    raise ValueError(f"no variant {arm!r}; there are: {[NANOFLOW, GUARDED, COMPUTE]}")
 
 
 def cut_arm(compiled, fractions: list[float]) -> Callable[..., Any]:

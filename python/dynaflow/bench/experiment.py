@@ -9,6 +9,7 @@ from typing import Any
 
 from dynaflow.bench import engine
 from dynaflow.bench.bounds import (
+    NETWORK_SHARE,
     Bound,
     Collective,
     Communication,
@@ -92,15 +93,25 @@ class Experiment:
         with torch.no_grad():
             return self.arms[arm](**inputs).logits
 
-    def choose_rate(self, batch: Batch, rounds: Rounds = RATE_ROUNDS) -> float | None:
-        """Sets the link so that N is the stated share of C; its rate in bits per second, or None
-        where the link cannot be shaped.
+    def choose_rate(
+        self, batch: Batch, rounds: Rounds = RATE_ROUNDS, share: float = NETWORK_SHARE
+    ) -> float | None:
+        """Sets the link so that N is `share` of C; its rate in bits per second, or None where the
+        link cannot be shaped.
         """
         if not self.shaped:
             return None
         self.set_rate(None)
         compute = self.time([engine.COMPUTE], batch, rounds).summary(engine.COMPUTE).median
-        return self.set_rate(link_rate(self.observe(batch), self.context.world, compute))
+        return self.set_rate(link_rate(self.observe(batch), self.context.world, compute, share))
+
+    def warm_guard(self, batch: Batch) -> None:
+        """Takes the steps after which the guarded arm has decided for this batch and this link."""
+        self.arms[engine.GUARDED] = engine.variant_arm(self.arms[engine.SEQUENTIAL], engine.GUARDED)
+        inputs = batch.inputs()
+        for _ in range(engine.GUARD_STEPS):
+            self.context.meeting.barrier()
+            self.run(engine.GUARDED, inputs)
 
     def set_rate(self, rate_bps: float | None) -> float | None:
         """Shapes the link to `rate_bps` bits per second (None: not at all), and returns it."""
