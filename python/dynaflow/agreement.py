@@ -21,17 +21,19 @@ DEFAULT_TIMEOUT_S = 60.0
 _GAVE_UP = "gave up"  # in place of a digest
 
 
-def word_of_first_rank(group_name: str, word: str, timeout_s: float | None = None) -> str:
-    """What the group's first rank says; the others' own `word` counts for nothing.
+def word_of_first_rank(
+    group_name: str, topic: str, word: str, timeout_s: float | None = None
+) -> str:
+    """What the group's first rank says on `topic`; the others' own `word` counts for nothing.
 
-    The n-th call of each rank meets the n-th of the first one. Raises AgreementError when it has
-    said nothing within `timeout_s` (default: the group's timeout, at most a minute).
+    It says it once: a topic begins with what `agree` returned for the matter at hand, and goes on
+    with what its ranks do alike. Raises AgreementError when it has said nothing within `timeout_s`
+    (default: the group's timeout, at most a minute).
     """
     group = resolve(group_name)
-    store, rank = group.get_group_store(), group.rank()
-    ordinal = store.add(f"dynaflow/word/{group_name}/count/{rank}", 1)
-    key = f"dynaflow/word/{group_name}/{ordinal}"
-    if rank == 0:
+    store = group.get_group_store()
+    key = f"{topic}/word"
+    if group.rank() == 0:
         store.set(key, word)
         return word
     limit = _timeout(group, timeout_s)
@@ -39,7 +41,7 @@ def word_of_first_rank(group_name: str, word: str, timeout_s: float | None = Non
         store.wait([key], timedelta(seconds=limit))
     except RuntimeError:  # timed out, or the process that holds the store is gone
         raise AgreementError(
-            f"rank 0 of group '{group_name}' took no decision number {ordinal} within {limit:g} s; "
+            f"rank 0 of group '{group_name}' took no decision on '{topic}' within {limit:g} s; "
             "it may have failed, or run other steps"
         ) from None
     return store.get(key).decode()
@@ -51,8 +53,9 @@ def _timeout(group: dist.ProcessGroup, timeout_s: float | None) -> float:
     return min(group_timeout(group).total_seconds(), DEFAULT_TIMEOUT_S)
 
 
-def agree(group_name: str, lines: Sequence[str], timeout_s: float | None = None) -> None:
-    """Returns once every rank of the group has published the same `lines`.
+def agree(group_name: str, lines: Sequence[str], timeout_s: float | None = None) -> str:
+    """Returns once every rank of the group has published the same `lines`: a name for what they
+    agreed on, the same on all of them and never given again.
 
     Raises AgreementError that shows the first difference, or names the ranks that published nothing
     within `timeout_s` (default: the group's timeout, at most a minute).
@@ -85,6 +88,7 @@ def agree(group_name: str, lines: Sequence[str], timeout_s: float | None = None)
             raise AgreementError(
                 _difference(group_name, ordinal, rank, lines, other, other_text.split("\n"))
             )
+    return prefix
 
 
 def _collect(

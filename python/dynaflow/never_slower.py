@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,21 +65,22 @@ class Verdict:
 class Contest:
     """A strategy's plan of one bucket, and the sequential plan that it must not be slower than.
 
-    `make_sequential` is called in the second step of the bucket. `groups`: those of the plan's
-    collectives. Thread-safe; the steps that are measured run one by one.
+    `make_sequential` is called in the second step of the bucket; it may have none to give.
+    `agreed`: by group of the plan's collectives, what its ranks call the plan. Thread-safe; the
+    steps that are measured run one by one.
     """
 
     def __init__(
         self,
         asked: Plan,
-        make_sequential: Callable[[], Plan],
-        groups: Sequence[str],
+        make_sequential: Callable[[], Plan | None],
+        agreed: Mapping[str, str],
         timeout_s: float | None,
     ) -> None:
         self._asked = asked
         self._make_sequential = make_sequential
         self._sequential: Plan | None = None
-        self._groups = groups
+        self._agreed = agreed
         self._timeout_s = timeout_s
         self._trials: dict[SizeClass, Trial] = {}
         self._verdicts: dict[SizeClass, Verdict] = {}
@@ -121,7 +122,7 @@ class Contest:
         trial = self._trials.setdefault(sizes, Trial())
         asked = trial.next_is_asked()
         if not asked and self._sequential is None:
-            self._sequential = self._make_sequential()
+            self._sequential = self._make_sequential() or self._asked
         plan = self._asked if asked else self._sequential
         times = trial.asked if asked else trial.sequential
         start = time.perf_counter()
@@ -130,11 +131,12 @@ class Contest:
         finally:  # a step that failed counts too: ranks go on counting alike
             times.append(time.perf_counter() - start)
         if trial.is_over():
-            self._verdicts[sizes] = self._decide(trial)
+            self._verdicts[sizes] = self._decide(sizes, trial)
         return plan, results
 
-    def _decide(self, trial: Trial) -> Verdict:
+    def _decide(self, sizes: SizeClass, trial: Trial) -> Verdict:
         gain = trial.gain()
-        for group in self._groups:
-            gain = float(word_of_first_rank(group, repr(gain), self._timeout_s))
+        for group, name in self._agreed.items():
+            topic = f"{name}/{sizes}"
+            gain = float(word_of_first_rank(group, topic, repr(gain), self._timeout_s))
         return Verdict(gain >= LEAST_GAIN, gain)

@@ -40,6 +40,7 @@ class Plan:
         made_for: dict[str, int],
         serial: bool,
         kernels: Kernels,
+        agreed: dict[str, str],
     ) -> None:
         self.plan = plan
         self.partition = partition
@@ -47,6 +48,7 @@ class Plan:
         self.accepts = accepts  # whether the plan's bucket holds these values of the symbols
         self.made_for = made_for  # sizes by symbol, the parts' included, in the call that needed it
         self.kernels = kernels  # of replacements: what Python registered for the engine
+        self.agreed = agreed  # by group of its collectives: what its ranks call the plan
         self.run = self._run_serially if serial else engine.run
         self.contest: Contest | None = None  # with the sequential plan, where it must win that
         # By run of a collective: microseconds hidden and exposed in the last traced step.
@@ -185,8 +187,9 @@ class CompiledGraph:
         wanted = strategy.by_name if options.never_slower is None else options.never_slower
         measured = wanted and not options.serial and self._limit is None
         if plan and plan.plan.cut["parts"] > 1 and measured:
-            groups, timeout_s = self.captured.groups, options.agree_timeout_s
-            plan.contest = Contest(plan, lambda: self._make_sequential(values), groups, timeout_s)
+            plan.contest = Contest(
+                plan, lambda: self._make_sequential(values), plan.agreed, options.agree_timeout_s
+            )
         return plan
 
     def _make_sequential(self, values: list[int]) -> Plan:
@@ -258,7 +261,7 @@ class CompiledGraph:
         """The plan verified, tried and with an engine; None if no engine can run it."""
         if self._session.options.verify:
             _core.check_verified(plan)
-        self._agree(plan)
+        agreed = self._agree(plan)
         try:
             engine = self._session.make_engine(plan.text, self.captured)
         except RuntimeError as error:
@@ -273,7 +276,7 @@ class CompiledGraph:
         bound |= {f"p{part}": rows for part, rows in enumerate(parts)}
         accepts = _accepts(self.captured, plan.guards)
         serial = self._session.options.serial
-        return Plan(plan, partition, engine, accepts, bound, serial, kernels)
+        return Plan(plan, partition, engine, accepts, bound, serial, kernels, agreed)
 
     def _check_independence(
         self,
@@ -315,13 +318,14 @@ class CompiledGraph:
             self._session.warn_static(batch.why_none, batch.remedy)
         return Sequential()
 
-    def _agree(self, plan: _core.Plan) -> None:
+    def _agree(self, plan: _core.Plan) -> dict[str, str]:
+        """By group, what its ranks call the plan from now on."""
         if not self.captured.groups:
-            return
+            return {}
         lines = [f"strategy {plan.strategy}", *(f"op {op['target']}" for op in self.graph.ops)]
         lines += [f"collective {line}" for line in plan.collective_order]
-        for group in self.captured.groups:
-            agree(group, lines, self._session.options.agree_timeout_s)
+        timeout_s = self._session.options.agree_timeout_s
+        return {group: agree(group, lines, timeout_s) for group in self.captured.groups}
 
 
 def _as_captured(captured: Captured) -> _core.Graph:

@@ -38,7 +38,7 @@ def clock(monkeypatch):
 def contest_of(clock, asked_s: float, sequential_s: float):
     asked = FakePlan("asked", clock, asked_s)
     sequential = FakePlan("sequential", clock, sequential_s)
-    return Contest(asked, lambda: sequential, (), None), asked, sequential
+    return Contest(asked, lambda: sequential, {}, None), asked, sequential
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,10 @@ def test_a_step_that_fails_is_counted_so_that_ranks_stay_in_step(clock):
 
 def test_a_decision_that_fails_is_tried_again_with_the_same_measurement(clock, monkeypatch):
     contest, _, _ = contest_of(clock, 0.5, 1.0)
-    contest._groups = ("tp",)
+    contest._agreed = {"tp": "plan 7"}
 
-    def silent(group, word, timeout_s):
+    def silent(group, topic, word, timeout_s):
+        assert (group, topic) == ("tp", "plan 7/(4,)")
         raise df.AgreementError("rank 0 took no decision")
 
     monkeypatch.setattr(never_slower, "word_of_first_rank", silent)
@@ -107,10 +108,19 @@ def test_a_decision_that_fails_is_tried_again_with_the_same_measurement(clock, m
     for _ in range(3):
         with pytest.raises(df.AgreementError, match="no decision"):
             contest.run([], [8])
-    monkeypatch.setattr(never_slower, "word_of_first_rank", lambda group, word, timeout_s: word)
+    monkeypatch.setattr(
+        never_slower, "word_of_first_rank", lambda group, topic, word, timeout_s: word
+    )
     contest.run([], [8])
     (row,) = contest.table()
     assert (row["keeps"], row["gain"]) == (True, 2.0)
+
+
+def test_without_a_sequential_plan_the_strategys_serves(clock):
+    asked = FakePlan("asked", clock, 1.0)
+    contest = Contest(asked, lambda: None, {}, None)
+    for _ in range(STEPS + 3):
+        assert contest.run([], [8]) == (asked, "asked")
 
 
 def test_threads_measure_one_by_one(clock):
