@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_
 
 from dynaflow import _core
 from dynaflow.agreement import agree
+from dynaflow.call_sizes import accepts, tensors_of, values_of
 from dynaflow.capture import Captured, capture
 from dynaflow.effects import check_effects
 from dynaflow.errors import PlanError, typed
@@ -26,6 +27,10 @@ from dynaflow.strategy import Sequential, Strategy
 
 if TYPE_CHECKING:
     from dynaflow.session import Session
+
+
+#: Sizes of calls whose plans are remembered.
+_REMEMBERED = 4096
 
 
 class Plan:
@@ -74,14 +79,15 @@ class CompiledGraph:
         self.original_runs = 0
         self.last: tuple[Plan, list[int]] | None = None
         self.partition: _core.Partition | None = None
+        self._by_sizes: dict[tuple[int, ...], Plan] = {}  # of calls so far: their plans
         self._original = original
         self._session = session
         self._lock = threading.Lock()
         self._limit = self._make_limit()
-        self._values_of = _values_of(captured)
-        self._tensors_of = _tensors_of(captured)
+        self._values_of = values_of(captured)
+        self._tensors_of = tensors_of(captured)
         self._only_tensors = all(kind == "tensor" for kind in captured.outputs)
-        self._same_sizes = _accepts(captured, [])
+        self._same_sizes = accepts(captured, [])
         self._refused = False  # no engine could be made: the original runs
         self._checked = False  # its ops' effects were observed
         self._independent: set[tuple[str, ...]] = set()  # ops of regions that were tried in parts
@@ -89,10 +95,9 @@ class CompiledGraph:
 
     def __call__(self, args: list[Any]) -> Any:
         """Runs the plan for these sizes, made first where there is none. Clears `args`."""
-        values = self._values_of(args)
-        for plan in self.plans:
-            if plan.accepts(*values):
-                return self._run(plan, args, values)
+        plan, values = self.find_plan(args)
+        if plan is not None:
+            return self._run(plan, args, values)
         made = self._plan_for(values, args)
         if made is None:
             self.original_runs += 1
@@ -102,6 +107,19 @@ class CompiledGraph:
             self._checked = True
         with _without_first_call_check():
             return self._run(made, args, values)
+
+    def find_plan(self, args: list[Any]) -> tuple[Plan | None, list[int]]:
+        """The plan for a call's sizes, None where it is still to be made; and the sizes."""
+        values = self._values_of(args)
+        key = tuple(values)
+        found = self._by_sizes.get(key)
+        if found is None:
+            found = next((plan for plan in self.plans if plan.accepts(*values)), None)
+            if found is not None:
+                if len(self._by_sizes) >= _REMEMBERED:
+                    self._by_sizes.clear()
+                self._by_sizes[key] = found
+        return found, values
 
     def variant(self, session: Session) -> CompiledGraph:
         """The same graph under another session's strategy and options, without plans yet."""
@@ -118,6 +136,7 @@ class CompiledGraph:
         """The next calls make their plans anew. Not while a call is under way."""
         with self._lock:
             self.plans.clear()
+            self._by_sizes.clear()
             self.sequential = None
             self.partition = None
             self.last = None
@@ -229,7 +248,7 @@ class CompiledGraph:
         return saved.find(
             self.graph,
             lambda plan: (
-                plan.strategy == strategy.name and _accepts(self.captured, plan.guards)(*values)
+                plan.strategy == strategy.name and accepts(self.captured, plan.guards)(*values)
             ),
         )
 
@@ -274,9 +293,9 @@ class CompiledGraph:
         self._check_independence(partition, tuple(parts), bound, args)
         self._check_replacements(kernels, args)
         bound |= {f"p{part}": rows for part, rows in enumerate(parts)}
-        accepts = _accepts(self.captured, plan.guards)
+        holds = accepts(self.captured, plan.guards)
         serial = self._session.options.serial
-        return Plan(plan, partition, engine, accepts, bound, serial, kernels, agreed)
+        return Plan(plan, partition, engine, holds, bound, serial, kernels, agreed)
 
     def _check_independence(
         self,
@@ -342,34 +361,3 @@ def _without_first_call_check() -> AbstractContextManager[Any]:
     if modes and type(modes[-1]).__name__ == "_AnalyzeCustomOpInputOutputMode":
         return _pop_mode_temporarily()
     return nullcontext()
-
-
-def _values_of(captured: Captured) -> Callable[[list[Any]], list[int]]:
-    """Reads the symbols' values from a call's arguments."""
-    sources = []
-    for symbol in captured.symbols:
-        if symbol.argument is not None:
-            sources.append(f"args[{symbol.argument}]")
-        else:
-            tensor, dim = symbol.dimension
-            sources.append(f"args[{tensor}].shape[{dim}]")
-    return eval(f"lambda args: [{', '.join(sources)}]", {})
-
-
-def _tensors_of(captured: Captured) -> Callable[[list[Any]], list[torch.Tensor]]:
-    """Picks the tensors from a call's arguments."""
-    picks = ", ".join(f"args[{position}]" for position in captured.tensor_arguments)
-    return eval(f"lambda args: [{picks}]", {})
-
-
-def _accepts(
-    captured: Captured, guards: Sequence[tuple[str, str, str, bool]]
-) -> Callable[..., bool]:
-    """A plan's guards, and the graph's equal sizes, as one function of the symbols' values.
-
-    The texts are sizes in the core's grammar, which are Python expressions too.
-    """
-    conditions = [f"{left} == {right}" for left, right in captured.equal]
-    conditions += [f"({left} {op} {right}) is {holds}" for left, op, right, holds in guards]
-    names = ", ".join(symbol.name for symbol in captured.symbols)
-    return eval(f"lambda {names}: {' and '.join(conditions) or 'True'}", {"max": max, "min": min})

@@ -14,6 +14,8 @@ class PlanChecker {
   void check() {
     if (plan_.cut.parts > 1 && plan_.graph->find_symbol(plan_.graph->batch_symbol) == nullptr)
       fail("the plan has parts but its graph has no batch symbol");
+    for (const Guard& guard : plan_.guards)
+      for (const SizeExpr* side : {&guard.left, &guard.right}) check_symbols(*side);
     for (const Buffer& buffer : plan_.buffers)
       for (BufferId under : buffer.above) index(under, plan_.buffers.size(), "buffer");
     for (const ReplacingOp& replacing : plan_.replacing) check_replacing(replacing);
@@ -28,6 +30,12 @@ class PlanChecker {
   [[noreturn]] static void fail(const std::string& what) { throw PlanError(what); }
   static void index(int64_t id, size_t count, const char* what) {
     if (id < 0 || id >= static_cast<int64_t>(count)) fail(formatted("{} {} is not in the plan", what, id));
+  }
+
+  void check_symbols(const SizeExpr& size) const {
+    for (const std::string& symbol : size.symbols())
+      if (plan_.graph->find_symbol(symbol) == nullptr)
+        fail(formatted("a guard is about '{}', which is no symbol of the graph", symbol));
   }
 
   void check_slot(size_t id) const {

@@ -184,3 +184,16 @@ def test_kernels_of_this_process_cannot_be_saved(tmp_path):
     compiled(torch.randn(4, 8))
     with pytest.raises(df.PlanError, match="replace_func"):
         df.save_plans(compiled, tmp_path)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("symbol", ["s999", "exit", "s77.real", "__import__"])
+def test_a_guard_on_something_else_than_the_graphs_symbols_is_refused(saved, symbol):
+    torch._dynamo.reset()
+    for path in saved.glob("*.plan"):
+        text = path.read_text()
+        start = text.index("guard(")
+        path.write_text(text[:start] + f"guard(lt({symbol}, 5))" + text[text.index("\n", start) :])
+    compiled = df.compile(stack(), Halves())
+    with pytest.raises(df.Error, match=r"plan: .*" + symbol.replace(".", r"\.")):
+        df.load_plans(compiled, saved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,17 @@ def traced(compiled, run: Callable[[], Any], path: str | None = None) -> list[di
     if path is not None:
         trace.save(path)
     return list(trace.events)
+
+
+def time_lookup(compiled, arguments: list, rounds: int, repeats: int) -> list[float]:
+    """Seconds that it takes to find the plan for a call's sizes, once for each round. `arguments`:
+    those of the graph.
+    """
+    from dynaflow import debug
+
+    graph, _ = debug.plans(compiled)[0]
+    own = timeit.Timer(lambda: graph.find_plan(arguments))
+    return [seconds / repeats for seconds in own.repeat(rounds, repeats)]
 
 
 @dataclass(frozen=True)

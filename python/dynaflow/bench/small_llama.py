@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from dynaflow.bench import engine
@@ -23,8 +24,20 @@ REPLAY, BARE = "replay", "bare calls"
 TARGET = "dynaflow.bench.small_llama:measure"
 
 
-def measure(context: RankContext, rounds: Rounds) -> tuple[Samples, list[int], list[int]]:
-    """On one rank: whole calls from Python by arm; nanoseconds of replays, and of bare calls."""
+@dataclass(frozen=True)
+class Found:
+    """Whole calls from Python by arm; nanoseconds of replays, and of bare calls; seconds to find
+    the plan for a call's sizes.
+    """
+
+    samples: Samples
+    replay: list[int]
+    bare: list[int]
+    lookup: list[float]
+
+
+def measure(context: RankContext, rounds: Rounds) -> Found:
+    """On one rank."""
     import torch
 
     model = build_model(SHAPE)
@@ -44,7 +57,8 @@ def measure(context: RankContext, rounds: Rounds) -> tuple[Samples, list[int], l
         calls = {name: _repeated(call) for name, call in arms.items()}
         samples = interleave(calls, rounds, context.meeting, clock=time.perf_counter)
         replay, bare = plan.time_against_bare_calls(rounds.least, CALLS)
-    return samples, replay, bare
+        lookup = engine.time_lookup(compiled, arguments, rounds.least, 1000)
+    return Found(samples, replay, bare, lookup)
 
 
 def _repeated(call) -> Any:
@@ -58,12 +72,10 @@ def _repeated(call) -> Any:
 def run(show: Display, rounds: Rounds = ROUNDS, target: str = TARGET) -> list[Record]:
     """Measures and shows a table; the records."""
     show.progress("timing a Llama on tensors of 16 elements")
-    samples, replay, bare = run_ranks(target, link=Loopback(), world=1, kwargs=dict(rounds=rounds))[
-        0
-    ]
+    found: Found = run_ranks(target, link=Loopback(), world=1, kwargs=dict(rounds=rounds))[0]
     show.finish()
-    own = {name: [s / CALLS for s in found] for name, found in samples.times.items()}
-    own |= {REPLAY: [ns * 1e-9 for ns in replay], BARE: [ns * 1e-9 for ns in bare]}
+    own = {name: [s / CALLS for s in times] for name, times in found.samples.times.items()}
+    own |= {REPLAY: [ns * 1e-9 for ns in found.replay], BARE: [ns * 1e-9 for ns in found.bare]}
     records = [
         figure(f"host-cost/llama/{name}", quartiles(seconds).scaled(1e6), "us")
         for name, seconds in own.items()
@@ -73,9 +85,14 @@ def run(show: Display, rounds: Rounds = ROUNDS, target: str = TARGET) -> list[Re
         f"a Llama of {SHAPE.layers} layers on tensors of 16 elements", ("", "us a step"), rows
     )
     above, whole = ratio(own[REPLAY], own[BARE]), ratio(own[COMPILED], own[EAGER])
-    show.say(f"replay over bare calls: {times(above)}; compiled over eager: {times(whole)}")
+    lookup = quartiles(found.lookup).scaled(1e6)
+    show.say(
+        f"replay over bare calls: {times(above)}; compiled over eager: {times(whole)}; "
+        f"finding a plan: {lookup.median:.2f} us"
+    )
     return [
         *records,
+        figure("host-cost/plan lookup", lookup, "us"),
         figure(f"host-cost/llama/{REPLAY} over {BARE}", above, "x", BARE),
         figure(f"host-cost/llama/{COMPILED} over {EAGER}", whole, "x", EAGER),
     ]
