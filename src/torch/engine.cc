@@ -95,6 +95,11 @@ std::tuple<std::vector<int64_t>, std::vector<int64_t>> Engine::time_against_bare
 
 void Engine::check_groups() const {
   for (const auto& group : prepared_->groups) {
+    if (group->destroyed())
+      throw ExecutionError(
+          formatted("the process group '{}' was destroyed after this model was compiled; compile it again "
+                    "for a new one",
+                    group->name()));
     const std::string reason = group->broken();
     if (reason.empty()) continue;
     throw ExecutionError(

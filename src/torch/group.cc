@@ -167,9 +167,20 @@ c10::intrusive_ptr<c10d::ProcessGroup> resolve(const std::string& queue_name) {
 }  // namespace
 
 Group::Group(std::string name, const std::string& queue_name, bool fifo)
-    : name_(std::move(name)), fifo_(fifo), queue_(std::make_unique<Queue>(resolve(queue_name))) {}
+    : name_(std::move(name)),
+      queue_name_(queue_name),
+      fifo_(fifo),
+      queue_(std::make_unique<Queue>(resolve(queue_name))) {}
 
 Group::~Group() = default;
+
+bool Group::destroyed() const {
+  try {
+    return c10d::resolve_process_group(queue_name_) == nullptr;
+  } catch (const std::exception&) {
+    return true;
+  }
+}
 
 bool Group::serves(const std::string& queue_name, bool fifo) const {
   return fifo == fifo_ && queue_->process_group.lock() == resolve(queue_name);

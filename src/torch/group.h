@@ -36,12 +36,15 @@ class Group {
   /// Why the group is broken, or empty.
   std::string broken() const;
   const std::string& name() const { return name_; }
+  /// Whether the process group is registered no longer, as after destroy_process_group().
+  bool destroyed() const;
   /// Whether this is the communicator that Group(name, queue_name, fifo) would make anew.
   bool serves(const std::string& queue_name, bool fifo) const;
 
  private:
   struct Queue;
   const std::string name_;
+  const std::string queue_name_;
   const bool fifo_;
   std::unique_ptr<Queue> queue_;
   mutable std::mutex mutex_;
