@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dynaflow._core import Graph
 from dynaflow.api import capture, compile
-from dynaflow.counting import Allocation, Copy, Counts, count
+from dynaflow.counting import Counts, OpBytes, count
 from dynaflow.errors import (
     AgreementError,
     CaptureError,
@@ -44,10 +44,8 @@ from dynaflow.tracing import Trace, trace
 
 __all__ = [
     "AgreementError",
-    "Allocation",
     "Batch",
     "CaptureError",
-    "Copy",
     "Counts",
     "DynaFlowWarning",
     "EffectError",
@@ -59,6 +57,7 @@ __all__ = [
     "LoadError",
     "NanoFlow",
     "Op",
+    "OpBytes",
     "ParseError",
     "PlanError",
     "Replacement",

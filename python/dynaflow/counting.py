@@ -21,20 +21,10 @@ _ARENA = "arena"  # label of the memory that frames hold
 
 
 @dataclass(frozen=True)
-class Allocation:
-    """Tensors that one op took from torch's allocator; `op` is "output" for what the caller gets,
-    and empty for what no op of a plan took.
+class OpBytes:
+    """What one op allocated, or had copied into its place: how often, and how many bytes. `op` is
+    "output" for what the caller gets, and empty for what no op of a plan took.
     """
-
-    op: str
-    module: str
-    count: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Copy:
-    """Results of one op that were copied into their place for want of an out= form."""
 
     op: str
     module: str
@@ -65,8 +55,8 @@ class Counts:
     peak_bytes: int = 0
     host_us: float = 0
     kernel_us: float = 0
-    allocations: list[Allocation] = field(default_factory=list)
-    copies: list[Copy] = field(default_factory=list)
+    allocations: list[OpBytes] = field(default_factory=list)
+    copies: list[OpBytes] = field(default_factory=list)
 
 
 @contextmanager
@@ -91,7 +81,7 @@ def count(compiled: Any) -> Iterator[Counts]:
     for plan, old in zip(plans, before, strict=True):
         _add(counts, _counters(plan), old)
     counts.allocations = allocations(entries)
-    counts.copies = [Copy(*row) for row in _by_label(e for e in entries if e[0] == 0)]
+    counts.copies = _by_label(e for e in entries if e[0] == 0)
     counts.peak_bytes = counts.arena_bytes + peak_bytes(entries)
 
 
@@ -111,14 +101,14 @@ def log_memory() -> Iterator[list[Entry]]:
         entries.extend(log.entries())
 
 
-def allocations(entries: Sequence[Entry]) -> list[Allocation]:
+def allocations(entries: Sequence[Entry]) -> list[OpBytes]:
     """What was taken, by op and module, in the order of first taking."""
     taken = (e for e in entries if e[0] != 0 and e[1] > 0 and e[2] != _ARENA)
-    return [Allocation(*row) for row in _by_label(taken)]
+    return _by_label(taken)
 
 
-def _by_label(entries: Iterable[Entry]) -> list[tuple[str, str, int, int]]:
-    """(op, module, entries, bytes) in the order of first appearance."""
+def _by_label(entries: Iterable[Entry]) -> list[OpBytes]:
+    """In the order of first appearance."""
     times: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for _, size, label in entries:
@@ -127,7 +117,7 @@ def _by_label(entries: Iterable[Entry]) -> list[tuple[str, str, int, int]]:
     found = []
     for label, number in times.items():
         op, _, module = label.partition(" in ")
-        found.append((op, module, number, sizes[label]))
+        found.append(OpBytes(op, module, number, sizes[label]))
     return found
 
 

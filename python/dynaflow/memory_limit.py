@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dynaflow.errors import PlanError
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 #: Parts that are tried one after the other, where neither the strategy's plan nor a sequential one
 #: keeps to the bound.
 _PARTS = (2, 4, 8)
-#: Sizes whose choice is remembered.
-_REMEMBERED = 4096
 
 
 class InTurn(Strategy):
@@ -38,9 +36,7 @@ class InTurn(Strategy):
 
 
 class MemoryLimit:
-    """Chooses among a graph's plans by the bytes that they need. Not thread-safe by itself: it only
-    ever adds what is true.
-    """
+    """Chooses among a graph's plans by the bytes that they need."""
 
     def __init__(
         self,
@@ -57,22 +53,11 @@ class MemoryLimit:
         self._makers = [Sequential(), *(InTurn(parts) for parts in _PARTS if splits)]
         self._make = make
         self._say = say
-        self._chosen: dict[tuple[int, ...], Plan] = {}
 
     def choose(self, plan: Plan, values: list[int]) -> Plan:
         """`plan`, or the first other one that keeps to the bound at these sizes. Raises PlanError
         with what each of them needs where none does.
         """
-        key = (id(plan), *values)
-        chosen = self._chosen.get(key)
-        if chosen is None:
-            chosen = self._search(plan, values)
-            if len(self._chosen) >= _REMEMBERED:
-                self._chosen.clear()
-            self._chosen[key] = chosen
-        return chosen
-
-    def _search(self, plan: Plan, values: list[int]) -> Plan:
         needs: list[str] = []
         for candidate in self._candidates(plan, values):
             need = candidate.engine.planned_bytes(values)
@@ -87,7 +72,7 @@ class MemoryLimit:
             "allow more, or call with smaller batches"
         )
 
-    def _candidates(self, plan: Plan, values: list[int]) -> Sequence[Plan]:
+    def _candidates(self, plan: Plan, values: list[int]) -> Iterator[Plan]:
         """The strategy's plan, then others, made when they are reached."""
         yield plan
         for strategy in self._makers:

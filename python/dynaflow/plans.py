@@ -106,7 +106,7 @@ class CompiledGraph:
             check_effects(self._original, _as_captured(self.captured), args)
             self._checked = True
         with _without_first_call_check():
-            return self._run(made, args, values)
+            return self._run(self._within_limit(made, values), args, values)
 
     def find_plan(self, args: list[Any]) -> tuple[Plan | None, list[int]]:
         """The plan for a call's sizes, None where it is still to be made; and the sizes."""
@@ -116,10 +116,14 @@ class CompiledGraph:
         if found is None:
             found = next((plan for plan in self.plans if plan.accepts(*values)), None)
             if found is not None:
+                found = self._within_limit(found, values)
                 if len(self._by_sizes) >= _REMEMBERED:
                     self._by_sizes.clear()
                 self._by_sizes[key] = found
         return found, values
+
+    def _within_limit(self, plan: Plan, values: list[int]) -> Plan:
+        return plan if self._limit is None else self._limit.choose(plan, values)
 
     def variant(self, session: Session) -> CompiledGraph:
         """The same graph under another session's strategy and options, without plans yet."""
@@ -151,8 +155,6 @@ class CompiledGraph:
     def _run(self, plan: Plan, args: list[Any], values: list[int]) -> Any:
         tensors = self._tensors_of(args)
         args.clear()
-        if self._limit is not None:
-            plan = self._limit.choose(plan, values)
         try:
             if plan.contest is None:
                 results, sizes = plan.run(tensors, values)
@@ -242,15 +244,14 @@ class CompiledGraph:
         saved = self._session.saved
         if saved is None:
             return None
-        if refusal := saved.refusal(self.graph):
+        plans = saved.of(self.graph)
+        if not plans:
+            refusal = saved.refusal(self.graph)
             self._session.warn("saved", f"DynaFlow: plans are made anew: {refusal}")
-            return None
-        return saved.find(
-            self.graph,
-            lambda plan: (
-                plan.strategy == strategy.name and accepts(self.captured, plan.guards)(*values)
-            ),
-        )
+        for plan in plans:
+            if plan.strategy == strategy.name and accepts(self.captured, plan.guards)(*values):
+                return plan
+        return None
 
     def _lower(
         self,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,20 +45,15 @@ class SavedPlans:
         self.folder = folder
         self.plans = plans
 
-    def find(self, graph: _core.Graph, accepts: Callable[[_core.Plan], bool]) -> _core.Plan | None:
-        """The plan of this very graph that `accepts` takes, or none."""
+    def of(self, graph: _core.Graph) -> list[_core.Plan]:
+        """Those of this very graph."""
         own = _lines(graph)
-        for saved in self.plans:
-            if saved.graph == own and accepts(saved.plan):
-                return saved.plan
-        return None
+        return [saved.plan for saved in self.plans if saved.graph == own]
 
     def refusal(self, graph: _core.Graph) -> str:
-        """Why no plan is one of `graph`; empty where one is."""
+        """Why no plan is one of `graph`, of which there is none."""
         texts = {saved.path.name: saved.graph for saved in self.plans}
         own = _lines(graph)
-        if own in texts.values():
-            return ""
         same = {name: _same_lines(own, text) for name, text in texts.items()}
         nearest = max(same, key=same.__getitem__, default="")
         if not nearest:
@@ -116,9 +110,8 @@ def load_plans(compiled: Any, folder: str | os.PathLike[str]) -> int:
     folder = Path(folder)
     names = _read_manifest(folder, session)
     saved = SavedPlans(folder, [_read_plan(folder / name) for name in names])
-    refusals = [saved.refusal(graph.graph) for graph in session.graphs]
-    if refusals and all(refusals):
-        raise PlanError(refusals[0])
+    if session.graphs and not any(saved.of(graph.graph) for graph in session.graphs):
+        raise PlanError(saved.refusal(session.graphs[0].graph))
     session.saved = saved
     return len(saved.plans)
 

@@ -136,7 +136,6 @@ ValueId storage_root(const Graph& graph, ValueId value) {
 std::vector<ValueId> op_inputs(const Op& op) {
   std::vector<ValueId> values;
   values.reserve(op.args.size());
-  values.reserve(op.args.size());  // one piece of memory for all but those with lists
   for (const Arg& arg : op.args) collect_inputs(arg, values);
   return values;
 }

@@ -62,18 +62,14 @@ class OverwriteFinder {
     const ValueId source = own_root_[input];
     const Value& root = graph_.values[source];
     if (root.origin != Origin::kOp || is_output_[source] || readers_[source] != 1) return false;
-    if (!is_all_reduce(op) && !is_told(graph_.values[found_.root[source]].op)) return false;
+    const OpId maker = graph_.values[found_.root[source]].op;
+    const bool told = !is_replaced_[maker] && writes_where_told(graph_.ops[maker]);
+    if (!is_all_reduce(op) && !told) return false;
     const TensorMeta& from = graph_.values[input].meta;
     const TensorMeta& to = graph_.values[op.outputs[0]].meta;
     return from == to && layouts_[input] == layouts_[op.outputs[0]] && root.meta.dtype == from.dtype &&
            from.strides == contiguous_strides(from.shape) &&
            storage_elements(root.meta) == storage_elements(from);
-  }
-
-  /// Whether the maker's kernel writes into bytes that the plan gives it; else the kernel allocates them.
-  bool is_told(OpId maker) const {
-    const Op& op = graph_.ops[maker];
-    return !is_replaced_[maker] && (!op.out_target.empty() || op.kind == OpKind::kCollective);
   }
 
   const Graph& graph_;
@@ -88,6 +84,8 @@ class OverwriteFinder {
 };
 
 }  // namespace
+
+bool writes_where_told(const Op& op) { return !op.out_target.empty() || op.kind == OpKind::kCollective; }
 
 bool lies_as(const Graph& graph, const Slot& a, const Slot& b) {
   return a.offset == b.offset && a.strides == b.strides && a.sizes == b.sizes &&

@@ -5,6 +5,9 @@
 
 namespace dynaflow {
 
+/// Whether the op's own kernel writes into bytes that the plan gives it; else it allocates them.
+bool writes_where_told(const Op& op);
+
 /// Which values lie in the bytes of an input of the op that makes them.
 struct Overwrites {
   std::vector<ValueId> root;  // by ValueId: whose storage it is

@@ -8,8 +8,6 @@ namespace dynaflow {
 
 namespace {
 
-bool writes_where_told(const Op& op) { return !op.out_target.empty() || op.kind == OpKind::kCollective; }
-
 std::vector<PartRange> ranges_of(const Issue& issue, int parts) {
   std::vector<PartRange> ranges{{0, parts}};
   for (const IssuedRun& issued : issue.runs) ranges.emplace_back(issued.run.first_part, issued.run.last_part);

@@ -57,10 +57,13 @@ class SplitAttention(df.Strategy):
     def schedule(self, s, batch):
         s.split(2)
         while ops := s.get_ready_ops():
-            launches = {(op.segment, op.part * op.has_tag("attention")): [] for op in ops}
+            whole: dict[int, list[df.Op]] = {}
             for op in ops:
-                launches[op.segment, op.part * op.has_tag("attention")].append(op)
-            for launch in launches.values():
+                if op.has_tag("attention"):
+                    s.execute(op)
+                else:
+                    whole.setdefault(op.segment, []).append(op)
+            for launch in whole.values():
                 s.execute(launch)
 
 

@@ -72,7 +72,7 @@ def test_a_result_over_an_input_has_the_same_bits(target):
             given = arguments(op, dtype, shape)
             try:
                 expected = op(**given)
-            except (RuntimeError, NotImplementedError):
+            except RuntimeError:
                 continue  # not for this dtype
             for name, value in given.items():
                 alike = (

@@ -139,21 +139,21 @@ def last_call(compiled, call: Callable[[], Any]) -> tuple[LastCall, Any, list]:
     graph, plan = debug.plans(compiled)[0]
     seen: list[LastCall] = []
     flat: list[list] = []
-    run, values_of = plan.run, graph._values_of
+    run, find_plan = plan.run, graph.find_plan
 
     def observed(tensors, sizes):
         seen.append(LastCall(plan.engine, list(tensors), list(sizes)))
         return run(tensors, sizes)
 
-    def observed_values(arguments):
+    def observed_arguments(arguments):
         flat.append(list(arguments))
-        return values_of(arguments)
+        return find_plan(arguments)
 
-    plan.run, graph._values_of = observed, observed_values
+    plan.run, graph.find_plan = observed, observed_arguments
     try:
         call()
     finally:
-        plan.run, graph._values_of = run, values_of
+        plan.run, graph.find_plan = run, find_plan
     return seen[-1], graph._original, flat[-1]
 
 
