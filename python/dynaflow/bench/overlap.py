@@ -51,13 +51,12 @@ CELLS = (
 
 def measure(
     context: RankContext, shape: LlamaShape, cells: tuple[Cell, ...], shaped: bool, rounds: Rounds
-) -> list[Comparison]:
-    """On one rank: the comparison of each cell."""
+) -> None:
+    """On one rank: tells the launcher of each cell's comparison as soon as it has been made."""
     lab = Experiment(context, shape, shaped)
     context.progress("building and compiling", 0.02)
     lab.build()
     lab.capture(ARMS, fixed_batch(8, 128, shape.vocabulary))
-    found = []
     for index, cell in enumerate(cells):
         context.progress(f"measuring {cell.name}", 0.05 + 0.95 * index / len(cells))
         batch = fixed_batch(*cell.size, shape.vocabulary)
@@ -66,8 +65,7 @@ def measure(
         else:
             rate = lab.set_rate(PLAIN_RATE) if shaped else None
         lab.warm_guard(batch)
-        found.append(lab.compare(batch, rate, rounds))
-    return found
+        context.once("measured", lab.compare(batch, rate, rounds))
 
 
 def run(
@@ -77,26 +75,35 @@ def run(
     rounds: Rounds = ROUNDS,
     target: str = TARGET,
 ) -> list[Record]:
-    """Measures every cell and shows a table; the records."""
+    """Measures every cell, showing each as it comes, and all in a table; the records."""
+    found: list[Record] = []
+    rows: list[list[str]] = []
+
+    def measured(comparison: Comparison) -> None:
+        name = cells[len(rows)].name
+        found.extend(_records(comparison, f"overlap/{name}"))
+        rows.append(_row(comparison, name))
+        show.say(", ".join(f"{key} {text}" for key, text in zip(_COLUMNS, rows[-1], strict=True)))
+
     with open_link() as link:
         show.say(f"link: {link.note}")
-        results = run_ranks(
+        run_ranks(
             target,
             link=link,
             kwargs=dict(shape=shape, cells=cells, shaped=link.shaped, rounds=rounds),
-            services={"progress": show.progress, "set_rate": link.set_rate},
+            services={
+                "progress": show.progress,
+                "set_rate": link.set_rate,
+                "measured": measured,
+            },
             timeout_s=7200,
         )
     show.finish()
-    found, rows = [], []
-    for comparison, cell in zip(results[0], cells, strict=True):
-        found += _records(comparison, f"overlap/{cell.name}")
-        rows.append(_row(comparison, cell.name))
     show.table("NanoFlow over the sequential plan", _COLUMNS, rows)
     return found
 
 
-_COLUMNS = ("", "Gbit/s", "N/C", "sequential ms", "nanoflow ms", "speed-up [95 %]",
+_COLUMNS = ("cell", "Gbit/s", "N/C", "sequential ms", "nanoflow ms", "speed-up [95 %]",
             "guarded [95 %]", "bound ms", "hidden share")  # fmt: skip
 
 
