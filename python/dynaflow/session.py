@@ -15,6 +15,7 @@ from dynaflow.errors import DynaFlowWarning
 from dynaflow.groups import Queue, open_queue
 from dynaflow.options import Options
 from dynaflow.plans import CompiledGraph
+from dynaflow.process_end import close_at_exit
 from dynaflow.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Session:
             if self._runtime is None:
                 load_adapter()
                 self._runtime = torch.classes.dynaflow.Runtime()
+                close_at_exit(self._runtime, self)
             for group in captured.groups:
                 if group not in self._queues:
                     queue = open_queue(group)

@@ -37,6 +37,7 @@ Engine::Outputs Engine::execute(std::vector<at::Tensor> arguments, const std::ve
   // Threads and communicators do not cross a fork.
   if (getpid() != process_)
     throw ExecutionError("the process was forked after this model was compiled; compile it in the child");
+  const Gate::Pass pass(runtime_->gate());
   std::optional<Turnstile::Turn> turn;
   if (!prepared_->groups.empty()) {
     turn.emplace(runtime_->turnstile());

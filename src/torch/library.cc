@@ -13,7 +13,8 @@ TORCH_LIBRARY(dynaflow, m) {
   m.class_<Runtime>("Runtime")
       .def(torch::init<>())
       .def("add_group", &Runtime::add_group)
-      .def("broken", &Runtime::broken);
+      .def("broken", &Runtime::broken)
+      .def("close", &Runtime::close);
   m.class_<Engine>("Engine")
       .def(torch::init<c10::intrusive_ptr<Runtime>, std::string, std::vector<at::Tensor>,
                        c10::Dict<std::string, std::vector<int64_t>>>())

@@ -21,6 +21,23 @@ Turnstile::Turn::~Turn() {
   turnstile_.changed_.notify_all();
 }
 
+Gate::Pass::Pass(Gate& gate) : gate_(gate) {
+  gate_.inside_.fetch_add(1);
+  if (!gate_.closed_.load()) return;
+  gate_.inside_.fetch_sub(1);
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
+bool Gate::close(std::chrono::milliseconds limit) {
+  closed_.store(true);
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  while (inside_.load() != 0) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
 void Runtime::add_group(std::string name, const std::string& queue_name, bool fifo) {
   std::scoped_lock lock(mutex_);
   std::shared_ptr<Group>& group = groups_[name];

@@ -1,6 +1,8 @@
 #pragma once
 #include <ATen/core/ivalue.h>
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <string>
@@ -35,6 +37,31 @@ class Turnstile {
   std::thread::id owner_;
 };
 
+/// Knows how many steps are in flight, and can keep further ones out for good. An interpreter that ends kills
+/// the threads that come back to it while they unwind C++ frames, which aborts the process: no step may be
+/// about to come back then.
+class Gate {
+ public:
+  /// A step in flight. Once the gate is closed its constructor never returns.
+  class Pass {
+   public:
+    explicit Pass(Gate& gate);
+    ~Pass() { gate_.inside_.fetch_sub(1); }
+    Pass(const Pass&) = delete;
+    Pass& operator=(const Pass&) = delete;
+
+   private:
+    Gate& gate_;
+  };
+
+  /// Lets no more steps in, and waits until those in flight have ended. False: `limit` was over before.
+  bool close(std::chrono::milliseconds limit);
+
+ private:
+  std::atomic<int64_t> inside_ = 0;
+  std::atomic<bool> closed_ = false;
+};
+
 /// What the engines of one process share: their communicators.
 class Runtime : public torch::CustomClassHolder {
  public:
@@ -44,14 +71,18 @@ class Runtime : public torch::CustomClassHolder {
   void add_group(std::string name, const std::string& queue_name, bool fifo);
   /// Why a group is broken, or empty.
   std::string broken() const;
+  /// For the end of the process: see Gate::close.
+  bool close(int64_t limit_ms) { return gate_.close(std::chrono::milliseconds(limit_ms)); }
 
   Groups groups() const;
   Turnstile& turnstile() { return turnstile_; }
+  Gate& gate() { return gate_; }
 
  private:
   mutable std::mutex mutex_;
   Groups groups_;
   Turnstile turnstile_;
+  Gate gate_;
 };
 
 }  // namespace dynaflow

@@ -71,18 +71,18 @@ def test_a_forked_child_is_told_to_compile_anew_and_ends():
     assert (same, status) == ("True", "7")
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "in a step"])
-def test_a_process_ends_while_streams_have_threads(busy):
+@pytest.mark.parametrize("callers", [0, 1, 4], ids=["idle", "in a step", "in four steps"])
+def test_a_process_ends_while_streams_have_threads(callers):
     done = run_script(
         SETUP
         + f"""
-    if {busy}:
-        def forever():
-            with torch.no_grad():
-                while True:
-                    compiled(x)
+    def forever():
+        with torch.no_grad():
+            while True:
+                compiled(x)
+    for _ in range({callers}):
         threading.Thread(target=forever, daemon=True).start()
-        time.sleep(0.2)
+    time.sleep(0.2)
     print("end", flush=True)
     """
     )
