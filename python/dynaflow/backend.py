@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 from dynaflow.capture import capture
 from dynaflow.capture_in_place import static_inputs, trace_in_place, wants_in_place
 from dynaflow.capture_scalars import share_scalars
+from dynaflow.capture_unsized import enclose_unsized
 from dynaflow.errors import CaptureError
 from dynaflow.options import read_options
 from dynaflow.plans import CompiledGraph
@@ -112,6 +113,7 @@ def _plans_of(
     traced: GraphModule, static: Sequence[int], session: Session, break_reason: str
 ) -> CompiledGraph:
     share_scalars(traced)
+    enclose_unsized(traced)
     captured = capture(traced, static, session.graph_name(), session.options.skip_collectives)
     log.info(
         "captured %s: %d ops, batch %s",

@@ -35,6 +35,7 @@ from dynaflow.capture_schema import (
     without_dropout,
 )
 from dynaflow.capture_sizes import Sizes, SizeSymbol, is_size
+from dynaflow.capture_unsized import UnsizedRegion
 from dynaflow.errors import CaptureError
 
 
@@ -162,10 +163,10 @@ class _Capture:
 
     def _call(self, node: Node) -> None:
         value = node.meta.get("val")
+        if is_size(value):
+            return  # users of the node print its expression
         if node.target is operator.getitem and node.args[0] in self.values:
             self.values[node] = [self.values[node.args[0]][node.args[1]]]
-        elif is_size(value):
-            return  # users of the node print its expression
         elif not isinstance(node.target, OpOverload):
             self._opaque_call(node)
         elif node.target._opname not in SIZE_CHECKS:
@@ -245,7 +246,8 @@ class _Capture:
         several = isinstance(value, (list, tuple))
         items = list(value) if several else [value]
         kept = [i for i, item in enumerate(items) if isinstance(item, torch.Tensor)]
-        if any(item is not None and i not in kept for i, item in enumerate(items)):
+        others = [item for i, item in enumerate(items) if i not in kept]
+        if any(item is not None and not is_size(item) for item in others):
             raise CaptureError(
                 f"{node.name} = {node.target} returns something that is not a tensor"
             )
@@ -254,7 +256,8 @@ class _Capture:
         args, kwargs = pytree.tree_map_only(Node, self._hole, (node.args, node.kwargs))
         target, contents = self.opaque.wrap(node.target, args, kwargs, kept)
         texts = [self._argument(content, "") for content in contents]
-        self._line(node, names, metas, target, texts, ["kind=opaque"])
+        waits = ["host_sync=true"] if isinstance(node.target, UnsizedRegion) else []
+        self._line(node, names, metas, target, texts, ["kind=opaque", *waits])
         self.values[node] = [names[kept.index(i)] if i in kept else "" for i in range(len(items))]
 
     def _hole(self, node: Node) -> Any:
