@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
 #: Measured steps of each plan, after one of each that warms it up.
 PAIRS = 9
-#: How many times faster the strategy's plan must be to stay; what is less may be chance.
+#: Steps after which a size class is decided.
+MEASURED_STEPS = 2 * (PAIRS + 1)
+#: What the strategy's plan must show to stay, for what is less may be chance: so many times faster
+#: in the median, and faster in so many of the pairs.
 LEAST_GAIN = 1.02
+LEAST_WINS = 7
 
 #: Of each symbol's value the power of two below it: sizes that are served alike.
 SizeClass = tuple[int, ...]
@@ -47,19 +51,35 @@ class Trial:
         """Whether every pair was measured."""
         return min(len(self.asked), len(self.sequential)) > PAIRS
 
-    def gain(self) -> float:
-        """How many times faster the strategy's plan was: the median over the pairs."""
+    def verdict(self) -> Verdict:
+        """What this rank's measurement says."""
         measured = slice(1, PAIRS + 1)  # more steps may follow where ranks could not agree
         pairs = zip(self.sequential[measured], self.asked[measured], strict=True)
-        return statistics.median(slow / fast for slow, fast in pairs)
+        gains = [slow / fast for slow, fast in pairs]
+        gain = statistics.median(gains)
+        wins = sum(one > 1 for one in gains)
+        return Verdict(gain >= LEAST_GAIN and wins >= LEAST_WINS, gain)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What serves a size class, and by how much the strategy's plan was faster."""
+    """Whether the strategy's plan serves a size class, and how many times faster it was: the median
+    over the pairs.
+    """
 
     keeps: bool
     gain: float
+
+    @property
+    def word(self) -> str:
+        """As it goes to other ranks."""
+        return f"{self.keeps:d} {self.gain!r}"
+
+    @staticmethod
+    def of_word(word: str) -> Verdict:
+        """The verdict that another rank has sent."""
+        keeps, gain = word.split()
+        return Verdict(keeps == "1", float(gain))
 
 
 class Contest:
@@ -135,8 +155,8 @@ class Contest:
         return plan, results
 
     def _decide(self, sizes: SizeClass, trial: Trial) -> Verdict:
-        gain = trial.gain()
+        verdict = trial.verdict()
         for group, name in self._agreed.items():
-            topic = f"{name}/{sizes}"
-            gain = float(word_of_first_rank(group, topic, repr(gain), self._timeout_s))
-        return Verdict(gain >= LEAST_GAIN, gain)
+            word = word_of_first_rank(group, f"{name}/{sizes}", verdict.word, self._timeout_s)
+            verdict = Verdict.of_word(word)
+        return verdict

@@ -216,7 +216,7 @@ class NanoFlow(_Builtin):
     """
 
     def __init__(
-        self, parts: int = 2, min_tokens: int = 512, fractions: Sequence[float] | None = None
+        self, parts: int = 2, min_tokens: int = 64, fractions: Sequence[float] | None = None
     ) -> None:
         options: dict[str, Any] = {"parts": parts, "min_tokens": min_tokens}
         if fractions is not None:

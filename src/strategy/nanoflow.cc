@@ -7,7 +7,7 @@ namespace {
 struct NanoFlowOptions {
   int parts = 2;
   std::vector<double> fractions;  // of the batch, one per part; empty: even
-  int64_t min_tokens = 512;       // smaller batches run unsplit: their kernels are bound by weights, not rows
+  int64_t min_tokens = 64;        // smaller batches run unsplit: their kernels are bound by weights, not rows
 };
 
 int small_count(const text::Value& value) {

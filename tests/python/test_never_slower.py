@@ -10,9 +10,7 @@ from small_models import stack
 
 import dynaflow as df
 from dynaflow import debug, never_slower
-from dynaflow.never_slower import LEAST_GAIN, PAIRS, Contest, Trial
-
-STEPS = 2 * (PAIRS + 1)
+from dynaflow.never_slower import LEAST_WINS, MEASURED_STEPS, PAIRS, Contest, Trial, Verdict
 
 
 class FakePlan:
@@ -46,7 +44,7 @@ def contest_of(clock, asked_s: float, sequential_s: float):
 )
 def test_the_faster_plan_serves_after_the_measured_steps(clock, asked_s, keeps):
     contest, asked, sequential = contest_of(clock, asked_s, 1.0)
-    for _ in range(STEPS):
+    for _ in range(MEASURED_STEPS):
         contest.run([], [100, 7])
     assert asked.runs == sequential.runs == PAIRS + 1
     (row,) = contest.table()
@@ -61,10 +59,10 @@ def test_the_faster_plan_serves_after_the_measured_steps(clock, asked_s, keeps):
 
 def test_sizes_are_judged_by_themselves(clock):
     contest, asked, _ = contest_of(clock, 0.5, 1.0)
-    for _ in range(STEPS):
+    for _ in range(MEASURED_STEPS):
         contest.run([], [8])
     asked.seconds = 3.0
-    for _ in range(STEPS):
+    for _ in range(MEASURED_STEPS):
         contest.run([], [1024])
     assert [row["keeps"] for row in contest.table()] == [True, False]
     assert contest.run([], [15])[1] == "asked" and contest.run([], [2000])[1] == "sequential"
@@ -77,8 +75,20 @@ def test_pairs_start_with_the_one_and_the_other_in_turns():
         asked = trial.next_is_asked()
         order.append("a" if asked else "s")
         (trial.asked if asked else trial.sequential).append(1.0)
-    assert "".join(order) == "assa" * (STEPS // 4)
-    assert trial.gain() == 1.0 < LEAST_GAIN
+    assert "".join(order) == "assa" * (MEASURED_STEPS // 4)
+    assert trial.verdict() == Verdict(False, 1.0)
+
+
+@pytest.mark.parametrize("wins, keeps", [(LEAST_WINS - 1, False), (LEAST_WINS, True)])
+def test_a_gain_in_few_of_the_pairs_is_taken_for_chance(wins, keeps):
+    asked = [1.0] * (wins + 1) + [2.5] * (PAIRS - wins)
+    verdict = Trial(asked, [2.0] * (PAIRS + 1)).verdict()
+    assert (verdict.keeps, verdict.gain) == (keeps, 2.0)
+
+
+@pytest.mark.parametrize("verdict", [Verdict(True, 1.0 / 3), Verdict(False, 0.1 + 0.2)])
+def test_other_ranks_read_the_verdict_that_was_sent(verdict):
+    assert Verdict.of_word(verdict.word) == verdict
 
 
 def test_a_step_that_fails_is_counted_so_that_ranks_stay_in_step(clock):
@@ -88,7 +98,7 @@ def test_a_step_that_fails_is_counted_so_that_ranks_stay_in_step(clock):
     with pytest.raises(ZeroDivisionError):
         contest.run([], [8])
     asked.run = good
-    for _ in range(STEPS - 1):
+    for _ in range(MEASURED_STEPS - 1):
         contest.run([], [8])
     assert (asked.runs, sequential.runs) == (PAIRS, PAIRS + 1)
     assert contest.table()[0]["keeps"] is not None
@@ -103,7 +113,7 @@ def test_a_decision_that_fails_is_tried_again_with_the_same_measurement(clock, m
         raise df.AgreementError("rank 0 took no decision")
 
     monkeypatch.setattr(never_slower, "word_of_first_rank", silent)
-    for _ in range(STEPS - 1):
+    for _ in range(MEASURED_STEPS - 1):
         contest.run([], [8])
     for _ in range(3):
         with pytest.raises(df.AgreementError, match="no decision"):
@@ -119,21 +129,21 @@ def test_a_decision_that_fails_is_tried_again_with_the_same_measurement(clock, m
 def test_without_a_sequential_plan_the_strategys_serves(clock):
     asked = FakePlan("asked", clock, 1.0)
     contest = Contest(asked, lambda: None, {}, None)
-    for _ in range(STEPS + 3):
+    for _ in range(MEASURED_STEPS + 3):
         assert contest.run([], [8]) == (asked, "asked")
 
 
 def test_threads_measure_one_by_one(clock):
     contest, asked, sequential = contest_of(clock, 0.5, 1.0)
     threads = [
-        threading.Thread(target=lambda: [contest.run([], [8]) for _ in range(STEPS)])
+        threading.Thread(target=lambda: [contest.run([], [8]) for _ in range(MEASURED_STEPS)])
         for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sequential.runs == PAIRS + 1 and asked.runs == 4 * STEPS - sequential.runs
+    assert sequential.runs == PAIRS + 1 and asked.runs == 4 * MEASURED_STEPS - sequential.runs
 
 
 def test_a_strategy_given_by_name_is_measured_and_one_given_as_an_object_is_not():
@@ -145,7 +155,7 @@ def test_a_strategy_given_by_name_is_measured_and_one_given_as_an_object_is_not(
     with torch.no_grad():
         expected = model(x)
         for compiled in (named, given, asked, forced):
-            for _ in range(STEPS + 2):
+            for _ in range(MEASURED_STEPS + 2):
                 torch.testing.assert_close(compiled(x), expected)
     for compiled in (named, asked):
         text = str(df.report(compiled))
@@ -163,7 +173,7 @@ def test_a_strategy_given_by_name_is_measured_and_one_given_as_an_object_is_not(
 def test_what_a_strategy_leaves_unsplit_is_not_measured():
     compiled = df.compile(stack(), "nanoflow")
     with torch.no_grad():
-        for _ in range(STEPS):
+        for _ in range(MEASURED_STEPS):
             compiled(torch.randn(8, 8))
     ((_, plan),) = debug.plans(compiled)
     assert plan.contest is None and plan.plan.cut["parts"] == 1

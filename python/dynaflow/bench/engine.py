@@ -11,10 +11,8 @@ from typing import Any
 EAGER = "eager"
 SEQUENTIAL = "sequential"
 NANOFLOW = "nanoflow"
-#: As a user asks for it by name: below 512 tokens it declines, above it must win in measured steps.
+#: As a user asks for it by name: below 64 tokens it declines, above it must win in measured steps.
 GUARDED = "nanoflow, guarded"
-#: Steps after which the guarded arm has decided.
-GUARD_STEPS = 20
 #: The sequential plan with its collectives removed: its results are wrong, its time is C.
 COMPUTE = "compute only"
 

@@ -22,6 +22,7 @@ from dynaflow.bench.bounds import (
 from dynaflow.bench.rank import RankContext
 from dynaflow.bench.stats import Rounds, Samples, Stop, Summary, interleave
 from dynaflow.bench.workload import Batch, LlamaShape, build_model
+from dynaflow.never_slower import MEASURED_STEPS
 
 #: How often C is measured to choose the link's rate.
 RATE_ROUNDS = Rounds(least=5, most=5, warmup=1)
@@ -109,7 +110,7 @@ class Experiment:
         """Takes the steps after which the guarded arm has decided for this batch and this link."""
         self.arms[engine.GUARDED] = engine.variant_arm(self.arms[engine.SEQUENTIAL], engine.GUARDED)
         inputs = batch.inputs()
-        for _ in range(engine.GUARD_STEPS):
+        for _ in range(MEASURED_STEPS):
             self.context.meeting.barrier()
             self.run(engine.GUARDED, inputs)
 
@@ -134,10 +135,12 @@ class Experiment:
         calls = {name: lambda name=name: self.run(name, inputs) for name in names}
         return interleave(calls, rounds, self.context.meeting, stop)
 
-    def compare(self, batch: Batch, rate_bps: float | None, rounds: Rounds) -> Comparison:
+    def compare(
+        self, batch: Batch, rate_bps: float | None, rounds: Rounds, stop: Stop | None = None
+    ) -> Comparison:
         """All arms on one batch over the link as it is, with what the bound needs."""
         collectives = self.observe(batch)
         communication = communicate(collectives, self.context)
-        samples = self.time(list(self.arms), batch, rounds)
+        samples = self.time(list(self.arms), batch, rounds, stop)
         world = self.context.world
         return Comparison(batch, rate_bps, samples, collectives, communication, world)

@@ -17,12 +17,14 @@ from dynaflow.bench.launch import run_ranks
 from dynaflow.bench.net import open_link
 from dynaflow.bench.rank import RankContext
 from dynaflow.bench.records import NOT_APPLICABLE, Record, figure, timing
-from dynaflow.bench.stats import Rounds
+from dynaflow.bench.stats import Rounds, narrow_enough
 from dynaflow.bench.ui import Display, milliseconds, percent, times
 from dynaflow.bench.workload import FULL, LlamaShape, fixed_batch
 
 ARMS = (engine.SEQUENTIAL, engine.NANOFLOW, engine.COMPUTE)
-ROUNDS = Rounds(least=31, most=31)
+#: Short steps vary more: their cells take as many rounds as the interval of the guarded arm needs.
+ROUNDS = Rounds(least=31, most=301, every=15, budget_s=240)
+HALF_WIDTH = 0.015
 PLAIN_RATE = 1e9
 TARGET = "dynaflow.bench.overlap:measure"
 
@@ -65,7 +67,8 @@ def measure(
         else:
             rate = lab.set_rate(PLAIN_RATE) if shaped else None
         lab.warm_guard(batch)
-        context.once("measured", lab.compare(batch, rate, rounds))
+        narrow = narrow_enough(engine.GUARDED, engine.SEQUENTIAL, HALF_WIDTH)
+        context.once("measured", lab.compare(batch, rate, rounds, narrow))
 
 
 def run(
