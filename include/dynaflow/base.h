@@ -71,6 +71,12 @@ class ExecutionError : public Error {
   explicit ExecutionError(const std::string& message) : Error("ExecutionError", message) {}
 };
 
+/// A parameter or buffer that is no longer what its plan was made for.
+class ParameterError : public Error {
+ public:
+  explicit ParameterError(const std::string& message) : Error("ParameterError", message) {}
+};
+
 /// A broken invariant of this library: always a defect here, never the caller's.
 class InternalError : public std::logic_error {
   using std::logic_error::logic_error;

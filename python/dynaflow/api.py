@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch._dynamo.decorators import maybe_mark_dynamic
 
 from dynaflow import _core
 from dynaflow.backend import compile_graph
+from dynaflow.entry import Entry
 from dynaflow.options import Options, read_options
 from dynaflow.session import Session
 from dynaflow.settings import SETTINGS
@@ -99,23 +99,19 @@ def _compiled_function(
         # Dynamo skips the frames of torch's own modules; a frame of the caller's makes it look
         # inside.
         inner = external_utils.wrap_inline(function)
-    # Other compilations of the same code have guard lists of their own, where torch offers that.
-    isolated = {"isolate_recompiles": True} if "isolate_recompiles" in _COMPILE_OPTIONS else {}
-    compiled = torch.compile(
-        inner, backend=lambda gm, inputs: compile_graph(gm, inputs, session), **isolated
-    )
+    owner = getattr(function, "__self__", None)
+    model = owner if isinstance(owner, torch.nn.Module) else None
+    entry = Entry(inner, lambda gm, inputs: compile_graph(gm, inputs, session), model)
+    session.entry = entry
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         _mark(args, dims)
         if kwargs:
             _mark(kwargs.values(), dims)
-        return compiled(*args, **kwargs)
+        return entry(*args, **kwargs)
 
     return call
-
-
-_COMPILE_OPTIONS = inspect.signature(torch.compile).parameters
 
 
 def _mark(values: Any, dims: tuple[int, ...]) -> None:

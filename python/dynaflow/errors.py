@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from dynaflow._core import Error, ExecutionError, GraphError, ParseError, PlanError, ScheduleError
+from dynaflow._core import (
+    Error,
+    ExecutionError,
+    GraphError,
+    ParameterError,
+    ParseError,
+    PlanError,
+    ScheduleError,
+)
 
 __all__ = [
     "AgreementError",
@@ -14,6 +22,7 @@ __all__ = [
     "GraphError",
     "IndependenceError",
     "LoadError",
+    "ParameterError",
     "ParseError",
     "PlanError",
     "ReplacementError",
@@ -52,7 +61,7 @@ class DynaFlowWarning(UserWarning):
 
 _BY_PREFIX = {
     kind.__name__: kind
-    for kind in (ParseError, GraphError, ScheduleError, PlanError, ExecutionError)
+    for kind in (ParseError, GraphError, ScheduleError, PlanError, ExecutionError, ParameterError)
 }
 
 

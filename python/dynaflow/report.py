@@ -22,6 +22,7 @@ class Report:
     graphs: list[dict[str, Any]] = field(default_factory=list)
     fallbacks: list[str] = field(default_factory=list)  # why the original ran, or ran unsplit
     broken: str = ""  # why a process group can no longer be used
+    watched: int = 0  # dictionaries of the model watched in place of guards; 0: all are checked
 
     def to_json(self) -> dict[str, Any]:
         """The report as what json.dumps takes."""
@@ -44,6 +45,7 @@ def report(compiled: Any) -> Report:
         graphs=[_graph(graph) for graph in session.graphs],
         fallbacks=list(session.fallbacks),
         broken=session.broken(),
+        watched=session.entry.watches if session.entry else 0,
     )
 
 

@@ -19,6 +19,7 @@ from dynaflow.process_end import close_at_exit
 from dynaflow.strategy import Strategy
 
 if TYPE_CHECKING:
+    from dynaflow.entry import Entry
     from dynaflow.saved import SavedPlans
 
 log = logging.getLogger("dynaflow")
@@ -42,6 +43,7 @@ class Session:
         self.graphs: list[CompiledGraph] = []
         self.fallbacks: list[str] = []  # reasons why the original ran, in order, each once
         self.saved: SavedPlans | None = None  # plans from files, taken where they fit
+        self.entry: Entry | None = None  # of df.compile: what its calls go through
         self.unnamed_graphs = 0
         self._runtime: Any = None
         self._queues: dict[str, Queue] = {}

@@ -61,5 +61,6 @@ void register_schedule(nb::module_& module);
 void register_strategy(nb::module_& module);
 void register_plan(nb::module_& module);
 void register_explain(nb::module_& module);
+void register_watch(nb::module_& module);
 
 }  // namespace dynaflow::bindings

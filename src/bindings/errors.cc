@@ -38,6 +38,7 @@ void translate(const std::exception_ptr& pointer, void* module) {
 void register_errors(nb::module_& module) {
   PyObject* base = add_exception(module, "Error", PyExc_RuntimeError);
   for (const char* stage : kStages) add_exception(module, stage, base);
+  add_exception(module, "ParameterError", nb::object(module.attr("ExecutionError")).ptr());
   nb::register_exception_translator(translate, module.ptr());
 }
 

@@ -14,4 +14,5 @@ NB_MODULE(_core, module) {
   register_strategy(module);
   register_plan(module);
   register_explain(module);
+  register_watch(module);
 }

@@ -164,11 +164,11 @@ void TorchFrame::bind_external(size_t index, bool changed) {
   const auto at = static_cast<size_t>(external.index);
   const at::Tensor& tensor = external.constant ? prepared_->constants[at] : arguments_[at];
   Seen& seen = seen_[index];
+  check_external(external, tensor);  // sizes and strides may change where storage does not
   if (!changed && external.persistent && seen.tensor.is_same(tensor) &&
       seen.storage.is_alias_of(tensor.unsafeGetTensorImpl()->unsafe_storage())) {
     return;
   }
-  check_external(external, tensor);
   for (const SlotId id : external.whole) slot(id) = tensor;
   const auto item = static_cast<int64_t>(c10::elementSize(external.dtype));
   for (const SlotId id : external.views) {
@@ -183,9 +183,11 @@ void TorchFrame::bind_external(size_t index, bool changed) {
 
 void TorchFrame::check_external(const External& external, const at::Tensor& tensor) const {
   const auto fail = [&](const std::string& found, const std::string& expected) {
-    throw ExecutionError(formatted("{} {} ('{}') {}; the plan was made for {}",
-                                   external.constant ? "constant" : "argument", external.index, external.name,
-                                   found, expected));
+    const std::string message =
+        formatted("{} {} ('{}') {}; the plan was made for {}", external.constant ? "constant" : "argument",
+                  external.index, external.name, found, expected);
+    if (external.persistent || external.constant) throw ParameterError(message);
+    throw ExecutionError(message);
   };
   const auto list = [this](const std::vector<int>& registers) {
     std::vector<int64_t> values;
