@@ -100,9 +100,9 @@ def _reached(region: set[Node], step: Callable[[Node], Iterable[Node]]) -> set[N
 def _enclose(gm: GraphModule, members: set[Node]) -> None:
     """Puts one call in the place of the last member, and what reads its results behind it."""
     nodes = [node for node in gm.graph.nodes if node in members]
-    _check(nodes)
-    body, inputs, outputs = fuse_as_graphmodule(gm, nodes, "Unsized", always_return_tuple=True)
     readers = _readers_before(nodes)
+    _check(nodes, readers)
+    body, inputs, outputs = fuse_as_graphmodule(gm, nodes, "Unsized", always_return_tuple=True)
     with gm.graph.inserting_after(nodes[-1]):
         call = gm.graph.call_function(UnsizedRegion(body, f"unsized_{nodes[0].name}"), inputs)
     call.meta = {**nodes[0].meta, "val": tuple(node.meta["val"] for node in outputs)}
@@ -129,23 +129,25 @@ def _span(nodes: list[Node]) -> list[Node]:
 
 def _readers_before(nodes: list[Node]) -> list[Node]:
     """What stands between `nodes` and needs some of them, directly or not."""
+    members = set(nodes)
     needing = set(nodes)
     for node in _span(nodes):
         if not needing.isdisjoint(node.all_input_nodes):
             needing.add(node)
-    return [node for node in _span(nodes) if node in needing and node not in set(nodes)]
+    needing -= members
+    return [node for node in _span(nodes) if node in needing]
 
 
-def _check(nodes: list[Node]) -> None:
-    """Raises CaptureError where `nodes` cannot become one call without effects."""
-    members = set(nodes)
+def _check(nodes: list[Node], readers: list[Node]) -> None:
+    """Raises CaptureError where `nodes` cannot become one call, or `readers` cannot follow it."""
+    moved = {*nodes, *readers}
     for node in _span(nodes):
         if not isinstance(node.target, OpOverload):
             continue
         known = facts(node.target)
         writes = any(argument.written for argument in known.arguments)
-        inside = known.collective or (known.random and not without_dropout(node))
-        if writes or (inside and node in members):
+        ordered = known.collective or (known.random and not without_dropout(node))
+        if writes or (ordered and node in moved):
             raise CaptureError(
                 f"{node.name} = {node.target} has an effect and stands among ops whose sizes only "
                 f"the run knows, {nodes[0].name} to {nodes[-1].name}"

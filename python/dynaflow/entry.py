@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,8 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch._dynamo import source as sources
+from torch._dynamo.guards import GuardBuilder
+from torch._dynamo.symbolic_convert import InstructionTranslator
 from torch._dynamo.types import GuardFilterEntry
-from torch._dynamo.utils import counters
+from torch._guards import TracingContext
+from torch.fx import GraphModule
 
 from dynaflow import _core
 from dynaflow.errors import ParameterError
@@ -42,6 +46,10 @@ _OF_DICTS = frozenset(
 )
 _OF_OBJECTS = frozenset(("NOT_PRESENT_IN_GENERIC_DICT", "TYPE_MATCH"))
 
+_ID_MATCH = GuardBuilder.ID_MATCH
+
+Backend = Callable[[GraphModule, Sequence[Any]], Callable[..., Any]]
+
 _COMPILE_OPTIONS = inspect.signature(torch.compile).parameters
 
 
@@ -52,46 +60,52 @@ class Entry:
     """
 
     def __init__(
-        self,
-        function: Callable[..., Any],
-        backend: Callable[[Any, Sequence[Any]], Callable[..., Any]],
-        model: nn.Module | None,
+        self, function: Callable[..., Any], backend: Backend, model: nn.Module | None
     ) -> None:
         self._function = function
         self._backend = backend
-        self._watched = WatchedModel(model) if model is not None and versions_count() else None
-        self._compiled = self._compile()
+        self._lock = threading.Lock()
+        watched = WatchedModel(model) if model is not None and versions_count() else None
+        self._way = self._compile(watched), watched  # exchanged together
 
     @property
     def watches(self) -> int:
         """How many dictionaries are watched in place of guards; 0 where every guard is checked."""
-        return 0 if self._watched is None else len(self._watched)
+        _, watched = self._way
+        return 0 if watched is None else len(watched)
+
+    def distrust(self) -> None:
+        """From the next call on every guard is checked."""
+        _, watched = self._way
+        if watched is not None:
+            watched.give_up()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the plans for this call, captured first where guards say so."""
-        if self._watched is None:
-            return self._compiled(*args, **kwargs)
-        self._watched.note_breaks()
-        if not self._watched.changed():
+        compiled, watched = self._way
+        if watched is None:
+            return compiled(*args, **kwargs)
+        if not watched.changed():
             try:
-                return self._compiled(*args, **kwargs)
+                return compiled(*args, **kwargs)
             except ParameterError:
                 pass  # its data were exchanged: no dictionary knows
-        self._watched = None
-        self._compiled = self._compile()
-        return self._compiled(*args, **kwargs)
+        with self._lock:
+            if self._way[1] is watched:
+                self._way = self._compile(None), None
+        return self._way[0](*args, **kwargs)
 
-    def _compile(self) -> Callable[..., Any]:
-        # Dynamo's cached code belongs to the backend that made it: a new one begins anew. Other
-        # compilations of the same code have guard lists of their own, where torch offers that.
+    def _compile(self, watched: WatchedModel | None) -> Callable[..., Any]:
         own: dict[str, Any] = {}
         if "isolate_recompiles" in _COMPILE_OPTIONS:
+            # Other compilations of the same code have guard lists of their own.
             own["isolate_recompiles"] = True
-        if self._watched is not None:
-            own["options"] = {"guard_filter_fn": self._watched.keep_guards}
-        return torch.compile(
-            self._function, backend=lambda gm, inputs: self._backend(gm, inputs), **own
-        )
+        backend = self._backend
+        if watched is not None:
+            own["options"] = {"guard_filter_fn": watched.keep_guards}
+            backend = functools.partial(watched.capture, backend)
+        # Dynamo's cached code belongs to the backend that made it: a new one begins anew.
+        return torch.compile(self._function, backend=lambda *args: backend(*args), **own)
 
 
 class WatchedModel:
@@ -101,33 +115,46 @@ class WatchedModel:
         self._model = model
         self._watch = _core.Watch()
         self._held: dict[int, Any] = {}  # what is watched, by identity
-        self._breaks = 0
+        self._checked: set[int] = set()  # tensors that plans check in every run, by identity
+        self._given_up = False
 
     def __len__(self) -> int:
-        return len(self._watch)
+        return 0 if self._given_up else len(self._watch)
 
-    def note_breaks(self) -> None:
-        """Before each call: graphs that break from now on are its own, or may be."""
-        self._breaks = _graph_breaks()
+    def give_up(self) -> None:
+        """No guard is left out any more, and those that were must come back."""
+        self._given_up = True
 
     def changed(self) -> bool:
-        """Whether anything watched is no longer as it was when guards on it were left out."""
-        return self._watch.changed()
+        """Whether guards that were left out must be checked again."""
+        return (self._given_up and len(self._watch) > 0) or self._watch.changed()
+
+    def capture(self, backend: Backend, gm: GraphModule, inputs: Sequence[Any]) -> Any:
+        """What `backend` makes of a graph; ties Dynamo's code for it to this very model."""
+        scope = InstructionTranslator.current_tx().output.local_scope
+        guards = TracingContext.get().guards_context.dynamo_guards
+        for name, value in scope.items():
+            if value is self._model:
+                # Behind a graph break others of its class may be called with the same code.
+                guards.add(sources.LocalSource(name, is_input=True).make_guard(_ID_MATCH))
+        compiled = backend(gm, inputs)
+        if compiled != gm.forward:
+            self._checked |= _static_tensors(gm)
+        return compiled
 
     def keep_guards(self, entries: Sequence[GuardFilterEntry]) -> list[bool]:
         """For each guard of a capture whether it is kept; what the others read is watched."""
-        # A gradient mode that may change makes `requires_grad` matter. After a graph break other
-        # modules of the same class may be called with the code of this one.
-        if torch.is_grad_enabled() or _graph_breaks() != self._breaks:
-            return [True] * len(entries)
+        if self._given_up or torch.is_grad_enabled():
+            return [True] * len(entries)  # gradients fall back by what guards say of each tensor
         names = {
-            root.local_name
+            entry.orig_guard.originating_source.local_name
             for entry in entries
-            if isinstance(root := _unwrapped(entry.orig_guard.originating_source), _LOCAL)
+            if entry.guard_type == "ID_MATCH"
+            and isinstance(entry.orig_guard.originating_source, sources.LocalSource)
             and entry.has_value
             and entry.value is self._model
         }
-        reader = _Reader(self._model, names)
+        reader = _Reader(self._model, names, self._checked)
         kept = []
         for entry in entries:
             seen = reader.what_is_read(entry)
@@ -142,11 +169,23 @@ class WatchedModel:
         self._held[id(thing)] = thing
         if type(thing) in _DICTS:
             self._watch.add_dict(thing)
+        elif isinstance(thing, torch.Tensor):
+            self._watch.add_attribute(thing, "requires_grad")
         else:
+            attributes = thing.__dict__
+            self._held[id(attributes)] = attributes
             self._watch.add_object(thing)
 
 
-_LOCAL = sources.LocalSource
+def _static_tensors(gm: GraphModule) -> set[int]:
+    """The parameters and buffers among a graph's arguments, by identity."""
+    return {
+        id(node.meta["grapharg"].example)
+        for node in gm.graph.nodes
+        if node.op == "placeholder"
+        and "grapharg" in node.meta
+        and "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})
+    }
 
 
 class _UnwatchableError(Exception):
@@ -156,29 +195,33 @@ class _UnwatchableError(Exception):
 class _Reader:
     """Finds what guards on a model read, by the way that Dynamo reaches it."""
 
-    def __init__(self, model: nn.Module, names: set[str]) -> None:
+    def __init__(self, model: nn.Module, names: set[str], checked: set[int]) -> None:
         self._model = model
         self._names = names  # of the local variables that are the model
+        self._checked = checked
         self._found: dict[Any, tuple[Any, list[Any]]] = {}
 
     def what_is_read(self, entry: GuardFilterEntry) -> list[Any] | None:
         """The dictionaries and objects whose constancy implies that the guard holds; None where
         that cannot be said.
         """
+        if not entry.has_value:
+            return None
         try:
             value, owners = self._reach(entry.orig_guard.originating_source)
         except _UnwatchableError:
             return None
-        if not entry.has_value or entry.value is not value:
+        if entry.value is not value:
             return None
         if isinstance(value, _CONSTANTS):
             return owners
         if type(value) in (torch.Tensor, nn.Parameter):
-            # Data exchanged in place are refused by the plan that gets them.
-            return owners if entry.guard_type == "TENSOR_MATCH" else None
+            checked = entry.guard_type == "TENSOR_MATCH" and id(value) in self._checked
+            return [*owners, value] if checked else None
         if type(value) in _DICTS:
-            ordered = type(value) is OrderedDict and value  # moves within it are not counted
-            return None if ordered or entry.guard_type not in _OF_DICTS else [*owners, value]
+            # Moves within an ordered one are not counted.
+            told = type(value) is dict or len(value) == 0
+            return [*owners, value] if told and entry.guard_type in _OF_DICTS else None
         if (
             entry.guard_type not in _OF_OBJECTS
             or type(getattr(value, "__dict__", None)) is not dict
@@ -189,7 +232,7 @@ class _Reader:
     def _reach(self, source: Any) -> tuple[Any, list[Any]]:
         """The value behind a source, and what must stay the same for it to stay behind it."""
         source = _unwrapped(source)
-        if isinstance(source, _LOCAL):
+        if isinstance(source, sources.LocalSource):
             if source.local_name in self._names:
                 return self._model, []
             raise _UnwatchableError
@@ -208,13 +251,15 @@ class _Reader:
         own = type(attributes) is dict and source.member in attributes
         if not own or kind.__getattribute__ is not object.__getattribute__:
             raise _UnwatchableError
-        if hasattr(getattr(kind, source.member, None), "__set__"):
+        if hasattr(type(inspect.getattr_static(kind, source.member, None)), "__set__"):
             raise _UnwatchableError  # the class decides what is read
         return attributes[source.member], [*owners, owner]
 
     def _item(self, source: Any) -> tuple[Any, list[Any]]:
         owner, owners = self._reach(source.base)
-        if type(owner) not in _DICTS or isinstance(source.index, sources.Source):
+        if isinstance(source.index, sources.Source):
+            raise _UnwatchableError
+        if type(owner) not in _DICTS or source.index not in owner:
             raise _UnwatchableError
         return owner[source.index], [*owners, owner]
 
@@ -224,10 +269,6 @@ def _unwrapped(source: Any) -> Any:
     while isinstance(source, sources.NNModuleSource):
         source = source.base
     return source
-
-
-def _graph_breaks() -> int:
-    return sum(counters["graph_break"].values())
 
 
 @functools.lru_cache
@@ -245,7 +286,7 @@ def versions_count() -> bool:
     held = thing.__dict__
     entries: OrderedDict[str, int] = OrderedDict(a=1)
     changes: list[Callable[[], Any]] = [
-        lambda: setattr(thing, "kept", 1),
+        lambda: setattr(thing, "kept", [thing.kept]),
         lambda: setattr(thing, "new", 1),
         lambda: delattr(thing, "new"),
         lambda: held.update(kept=2),
@@ -256,7 +297,7 @@ def versions_count() -> bool:
         lambda: entries.clear(),
         lambda: setattr(thing, "__dict__", {}),
     ]
-    for change in changes:
+    for change in [*changes[:1] * 20, *changes]:  # the interpreter specializes what it repeats
         watch = _core.Watch()
         watch.add_object(thing)
         watch.add_dict(entries)

@@ -8,6 +8,7 @@ group's store.
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 import time
@@ -55,8 +56,8 @@ class Trial:
         """What this rank's measurement says."""
         measured = slice(1, PAIRS + 1)  # more steps may follow where ranks could not agree
         pairs = zip(self.sequential[measured], self.asked[measured], strict=True)
-        gains = [slow / fast for slow, fast in pairs]
-        gain = statistics.median(gains)
+        gains = [slow / fast for slow, fast in pairs if not math.isnan(slow + fast)]
+        gain = statistics.median(gains) if gains else 1.0
         wins = sum(one > 1 for one in gains)
         return Verdict(gain >= LEAST_GAIN and wins >= LEAST_WINS, gain)
 
@@ -145,11 +146,13 @@ class Contest:
             self._sequential = self._make_sequential() or self._asked
         plan = self._asked if asked else self._sequential
         times = trial.asked if asked else trial.sequential
+        taken = math.nan  # a step that failed counts too: ranks go on counting alike
         start = time.perf_counter()
         try:
             results = plan.run(tensors, values)
-        finally:  # a step that failed counts too: ranks go on counting alike
-            times.append(time.perf_counter() - start)
+            taken = time.perf_counter() - start
+        finally:
+            times.append(taken)
         if trial.is_over():
             self._verdicts[sizes] = self._decide(sizes, trial)
         return plan, results

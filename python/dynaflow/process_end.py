@@ -9,10 +9,12 @@ import time
 import weakref
 from typing import Any
 
-#: Milliseconds that steps in flight have for their end.
-_LIMIT_MS = 5000
+#: Seconds that steps in flight have for their end.
+_LIMIT_S = 5.0
 #: Seconds after that in which threads that have left a step come to their next one.
 _SETTLE_S = 0.05
+
+_open: weakref.WeakKeyDictionary[Any, tuple[Any, int]] = weakref.WeakKeyDictionary()
 
 
 def close_at_exit(runtime: Any, owner: object) -> None:
@@ -21,12 +23,15 @@ def close_at_exit(runtime: Any, owner: object) -> None:
     An interpreter that ends kills daemon threads as they come back to it. Killed within C++ frames,
     as PyTorch's operators have them, they abort the process.
     """
-    process = os.getpid()
+    _open[owner] = runtime, os.getpid()
 
-    def close() -> None:
-        if os.getpid() == process and threading.active_count() > 1:
-            runtime.close(_LIMIT_MS)
-            time.sleep(_SETTLE_S)
 
-    atexit.register(close)
-    weakref.finalize(owner, atexit.unregister, close).atexit = False
+@atexit.register
+def _close() -> None:
+    runtimes = [runtime for runtime, process in _open.values() if process == os.getpid()]
+    if not runtimes or threading.active_count() == 1:
+        return
+    deadline = time.monotonic() + _LIMIT_S
+    for runtime in runtimes:
+        runtime.close(max(0, int(1000 * (deadline - time.monotonic()))))
+    time.sleep(_SETTLE_S)

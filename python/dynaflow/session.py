@@ -80,6 +80,8 @@ class Session:
         """Notes, and says once, that the original model runs instead."""
         if reason not in self.fallbacks:
             self.fallbacks.append(reason)
+        if self.entry is not None:
+            self.entry.distrust()  # no plan checks what the original is given
         self.warn("fallback: " + reason, f"DynaFlow: the original model runs: {reason}")
 
     def warn_static(self, why: str, remedy: str) -> None:

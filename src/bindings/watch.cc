@@ -6,16 +6,17 @@ namespace dynaflow::bindings {
 
 namespace {
 
-#if PY_VERSION_HEX < 0x030E0000
+#if PY_VERSION_HEX < 0x030C0000
 uint64_t version_of(PyObject* dict) {
   return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;  // bumped by CPython with every change
 }
 #else
-uint64_t version_of(PyObject*) { return 0; }  // counted no longer: a probe finds that nothing is seen
+// Later ones share the tag with dictionary watchers: a probe finds that no change is seen.
+uint64_t version_of(PyObject*) { return 0; }
 #endif
 
 /// Tells whether dictionaries or objects changed since they were added: an entry, an attribute, the class.
-/// Whoever makes it keeps them alive. Under the GIL.
+/// Whoever makes it keeps them alive, objects' dictionaries too. Under the GIL.
 class Watch {
  public:
   void add_dict(const nb::dict& dict) { dicts_.push_back({dict.ptr(), version_of(dict.ptr())}); }
@@ -27,6 +28,11 @@ class Watch {
     add_dict(attributes);
   }
 
+  /// Of `object` only what one attribute gives: True, False, None or another object that is unique.
+  void add_attribute(const nb::object& object, const nb::str& name) {
+    attributes_.push_back({object.ptr(), name, nb::object(object.attr(name)).ptr()});
+  }
+
   bool changed() const {
     for (const Dict& seen : dicts_) {
       if (version_of(seen.dict) != seen.version) return true;
@@ -36,6 +42,9 @@ class Watch {
       PyObject* attributes = PyObject_GenericGetDict(seen.object, nullptr);
       Py_XDECREF(attributes);
       if (attributes != seen.attributes) return true;
+    }
+    for (const Attribute& seen : attributes_) {
+      if (nb::object(nb::handle(seen.object).attr(seen.name)).ptr() != seen.value) return true;
     }
     return false;
   }
@@ -52,8 +61,14 @@ class Watch {
     PyTypeObject* type;
     PyObject* attributes;
   };
+  struct Attribute {
+    PyObject* object;
+    nb::str name;
+    PyObject* value;
+  };
   std::vector<Dict> dicts_;
   std::vector<Object> objects_;
+  std::vector<Attribute> attributes_;
 };
 
 }  // namespace
@@ -61,10 +76,11 @@ class Watch {
 void register_watch(nb::module_& module) {
   nb::class_<Watch>(module, "Watch",
                     "Tells whether dictionaries or objects changed since they were added: an entry, an\n"
-                    "attribute, the class. Whoever makes it keeps them alive.")
+                    "attribute, the class. Whoever makes it keeps them alive, and objects' dictionaries.")
       .def(nb::init<>())
       .def("add_dict", &Watch::add_dict)
       .def("add_object", &Watch::add_object)
+      .def("add_attribute", &Watch::add_attribute)
       .def("changed", &Watch::changed)
       .def("__len__", &Watch::size);
 }

@@ -70,6 +70,7 @@ std::tuple<std::vector<int64_t>, std::vector<int64_t>> Engine::time_against_bare
     throw PlanError("a plan with collectives has no bare calls to compare with");
   BareCalls bare;
   {
+    const Gate::Pass pass(runtime_->gate());
     Executor::Lease lease = executor_->acquire();
     auto& frame = static_cast<TorchFrame&>(lease->kernels());
     frame.set_run(arguments, nullptr, false);

@@ -100,7 +100,8 @@ class Preparation {
                           slot.offset == meta.offset && value(slot.value).meta.dtype == origin.meta.dtype;
         (same ? external.whole : external.views).push_back(static_cast<SlotId>(i));
       }
-      if (!external.whole.empty() || !external.views.empty())
+      // A parameter that no kernel reads may still have decided what was captured: it is checked.
+      if (external.persistent || !external.whole.empty() || !external.views.empty())
         result_->externals.push_back(std::move(external));
     }
   }

@@ -23,13 +23,14 @@ Turnstile::Turn::~Turn() {
 
 Gate::Pass::Pass(Gate& gate) : gate_(gate) {
   gate_.inside_.fetch_add(1);
-  if (!gate_.closed_.load()) return;
+  const std::thread::id closer = gate_.closed_by_.load();
+  if (closer == std::thread::id() || closer == std::this_thread::get_id()) return;
   gate_.inside_.fetch_sub(1);
   for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
 }
 
 bool Gate::close(std::chrono::milliseconds limit) {
-  closed_.store(true);
+  closed_by_.store(std::this_thread::get_id());
   const auto deadline = std::chrono::steady_clock::now() + limit;
   while (inside_.load() != 0) {
     if (std::chrono::steady_clock::now() > deadline) return false;

@@ -42,7 +42,8 @@ class Turnstile {
 /// about to come back then.
 class Gate {
  public:
-  /// A step in flight. Once the gate is closed its constructor never returns.
+  /// A step in flight. Once the gate is closed its constructor never returns but to the thread that closed
+  /// it.
   class Pass {
    public:
     explicit Pass(Gate& gate);
@@ -59,7 +60,7 @@ class Gate {
 
  private:
   std::atomic<int64_t> inside_ = 0;
-  std::atomic<bool> closed_ = false;
+  std::atomic<std::thread::id> closed_by_;  // of no thread: open
 };
 
 /// What the engines of one process share: their communicators.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 import pytest
 import torch
@@ -116,9 +117,9 @@ def test_data_exchanged_in_place_for_what_the_plan_was_not_made_for(exchange):
 
 
 class Nested(nn.Module):
-    """Calls another of its class, behind a graph break where `breaks`."""
+    """Calls another of its class, behind a graph break of some kind."""
 
-    def __init__(self, depth: int, breaks: bool) -> None:
+    def __init__(self, depth: int, breaks: str) -> None:
         super().__init__()
         self.linear = nn.Linear(8, 8)
         self.scale = float(depth)
@@ -126,15 +127,19 @@ class Nested(nn.Module):
         self.breaks = breaks
 
     def forward(self, x):
+        if self.breaks == "first":
+            torch._dynamo.graph_break()
         x = self.linear(x) * self.scale
         if self.inner is None:
             return x
-        if self.breaks:
+        if self.breaks == "call":
             torch._dynamo.graph_break()
+        if self.breaks == "branch" and x.sum() == 1e9:
+            return x
         return self.inner(x + 1)
 
 
-@pytest.mark.parametrize("breaks", [False, True], ids=["whole", "broken"])
+@pytest.mark.parametrize("breaks", ["", "first", "call", "branch"])
 def test_modules_of_one_class_within_each_other(breaks):
     torch.manual_seed(0)
     model = Nested(3, breaks)
@@ -165,6 +170,65 @@ def test_a_model_that_changes_itself_in_every_call():
     for _ in range(5):
         same(compiled, twin, x)
     assert (model.calls, watched(compiled)) == (5, 0)
+
+
+class Reading(nn.Module):
+    """Reads of one of its tensors no more than `read` does."""
+
+    def __init__(self, read) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8))
+        self.other = nn.Parameter(torch.randn(3, 2))
+        self.read = read
+
+    def forward(self, x):
+        return self.read(x @ self.weight.to(x.dtype), self.other)
+
+
+@pytest.mark.parametrize(
+    "read, change",
+    [
+        (lambda y, other: y.to(other.dtype), lambda p: setattr(p, "data", p.data.double())),
+        (lambda y, other: y * other.shape[0], lambda p: setattr(p, "data", torch.ones(5, 2))),
+        (lambda y, other: y if other.requires_grad else -y, lambda p: p.requires_grad_(False)),
+        (
+            lambda y, other: y[y > 0] if other.dtype == torch.float32 else y,
+            lambda p: setattr(p, "data", p.data.double()),
+        ),
+    ],
+    ids=["dtype", "shape", "requires_grad", "run by the original"],
+)
+@pytest.mark.filterwarnings("ignore::dynaflow.DynaFlowWarning")
+def test_what_only_decided_the_capture_is_seen(read, change):
+    model = Reading(read)
+    compiled = df.compile(model)
+    x = torch.randn(6, 8)
+    same(compiled, model, x)
+    change(model.other)
+    same(compiled, model, x)
+
+
+def test_threads_meet_a_change_together():
+    model = stack()
+    compiled = df.compile(model)
+    x = torch.randn(6, 8)
+    same(compiled, model, x)
+    add_hook(model)
+    expected = model(x)
+    found = []
+
+    def call():
+        with torch.no_grad():
+            found.append(compiled(x))
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for result in found:
+        torch.testing.assert_close(result, expected)
 
 
 def test_gradients_asked_for_after_a_capture_without():

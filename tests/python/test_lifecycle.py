@@ -90,6 +90,23 @@ def test_a_process_ends_while_streams_have_threads(callers):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_model_still_runs_in_what_others_do_at_the_end():
+    done = run_script(
+        """
+    import atexit, torch
+    calls = []
+    atexit.register(lambda: print(calls[0]().shape, flush=True))
+    """
+        + SETUP
+        + """
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+    calls.append(lambda: compiled(x))
+    """
+    )
+    assert done.stdout == "torch.Size([8, 8])\n"
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_model_that_is_dropped_takes_its_threads_along():
     done = run_script(
         SETUP

@@ -163,3 +163,15 @@ def test_a_change_in_place_among_them_is_refused_by_name():
     gm = traced(function, torch.randn(6, WIDTH))
     with pytest.raises(CaptureError, match=r"add_.* has an effect .* nonzero to index_add"):
         enclose_unsized(gm)
+
+
+def test_random_draws_keep_their_order():
+    def function(x):
+        rows = (x[:, 0] > 0).nonzero().flatten()
+        first = x.index_add(0, rows, x[rows])
+        drawn = torch.rand_like(first)
+        return x.index_add(0, rows, x[rows] * 2), drawn, torch.rand_like(x)
+
+    gm = traced(function, torch.randn(6, WIDTH))
+    with pytest.raises(CaptureError, match=r"rand.* has an effect"):
+        enclose_unsized(gm)
