@@ -2,7 +2,8 @@
 
 Nearly all guards read the model: in every call thousands of attributes, hooks and parameters, layer
 after layer. Those of a compiled module are left out, and what they would read is watched instead:
-CPython counts the changes of each dictionary. With the first change all guards come back for good.
+CPython counts the changes of each dictionary. With the first change that stays, all guards come
+back for good.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from torch import nn
 from torch._dynamo import source as sources
 from torch._dynamo.guards import GuardBuilder
 from torch._dynamo.symbolic_convert import InstructionTranslator
-from torch._dynamo.types import GuardFilterEntry
-from torch._guards import TracingContext
+from torch._guards import Guard, TracingContext
 from torch.fx import GraphModule
 
 from dynaflow import _core
@@ -45,8 +45,6 @@ _OF_DICTS = frozenset(
     )
 )
 _OF_OBJECTS = frozenset(("NOT_PRESENT_IN_GENERIC_DICT", "TYPE_MATCH"))
-
-_ID_MATCH = GuardBuilder.ID_MATCH
 
 Backend = Callable[[GraphModule, Sequence[Any]], Callable[..., Any]]
 
@@ -102,7 +100,6 @@ class Entry:
             own["isolate_recompiles"] = True
         backend = self._backend
         if watched is not None:
-            own["options"] = {"guard_filter_fn": watched.keep_guards}
             backend = functools.partial(watched.capture, backend)
         # Dynamo's cached code belongs to the backend that made it: a new one begins anew.
         return torch.compile(self._function, backend=lambda *args: backend(*args), **own)
@@ -115,7 +112,6 @@ class WatchedModel:
         self._model = model
         self._watch = _core.Watch()
         self._held: dict[int, Any] = {}  # what is watched, by identity
-        self._checked: set[int] = set()  # tensors that plans check in every run, by identity
         self._given_up = False
 
     def __len__(self) -> int:
@@ -130,51 +126,44 @@ class WatchedModel:
         return (self._given_up and len(self._watch) > 0) or self._watch.changed()
 
     def capture(self, backend: Backend, gm: GraphModule, inputs: Sequence[Any]) -> Any:
-        """What `backend` makes of a graph; ties Dynamo's code for it to this very model."""
-        scope = InstructionTranslator.current_tx().output.local_scope
-        guards = TracingContext.get().guards_context.dynamo_guards
-        for name, value in scope.items():
-            if value is self._model:
-                # Behind a graph break others of its class may be called with the same code.
-                guards.add(sources.LocalSource(name, is_input=True).make_guard(_ID_MATCH))
+        """What `backend` makes of a graph. Leaves guards out of Dynamo's code for it, and watches
+        what they would read.
+        """
         compiled = backend(gm, inputs)
-        if compiled != gm.forward:
-            self._checked |= _static_tensors(gm)
+        # Where the original runs no plan checks its tensors. With gradients on, guards say when
+        # they are needed.
+        if compiled != gm.forward and not self._given_up and not torch.is_grad_enabled():
+            self._prune(gm)
         return compiled
 
-    def keep_guards(self, entries: Sequence[GuardFilterEntry]) -> list[bool]:
-        """For each guard of a capture whether it is kept; what the others read is watched."""
-        if self._given_up or torch.is_grad_enabled():
-            return [True] * len(entries)  # gradients fall back by what guards say of each tensor
-        names = {
-            entry.orig_guard.originating_source.local_name
-            for entry in entries
-            if entry.guard_type == "ID_MATCH"
-            and isinstance(entry.orig_guard.originating_source, sources.LocalSource)
-            and entry.has_value
-            and entry.value is self._model
-        }
-        reader = _Reader(self._model, names, self._checked)
-        kept = []
-        for entry in entries:
-            seen = reader.what_is_read(entry)
-            kept.append(seen is None)
+    def _prune(self, gm: GraphModule) -> None:
+        guards = TracingContext.get().guards_context.dynamo_guards
+        scope = InstructionTranslator.current_tx().output.local_scope
+        names = {name for name, value in scope.items() if value is self._model}
+        reader = _Reader(self._model, names, _static_tensors(gm))
+        for guard in list(guards):
+            seen = reader.what_is_read(guard)
+            if seen is not None:
+                guards.inner.discard(guard)
             for thing in seen or ():
                 self._add(thing)
-        return kept
+        for name in names:
+            # Behind a graph break others of its class may be called with the same code.
+            guards.add(sources.LocalSource(name, is_input=True).make_guard(GuardBuilder.ID_MATCH))
 
     def _add(self, thing: Any) -> None:
         if id(thing) in self._held:
             return
-        self._held[id(thing)] = thing
+        copy = None
         if type(thing) in _DICTS:
-            self._watch.add_dict(thing)
+            copy = dict(thing)
+            self._watch.add_dict(thing, copy)
         elif isinstance(thing, torch.Tensor):
             self._watch.add_attribute(thing, "requires_grad")
         else:
-            attributes = thing.__dict__
-            self._held[id(attributes)] = attributes
-            self._watch.add_object(thing)
+            self._watch.add_object(thing, thing.__dict__)
+            self._add(thing.__dict__)
+        self._held[id(thing)] = thing, copy
 
 
 def _static_tensors(gm: GraphModule) -> set[int]:
@@ -198,34 +187,28 @@ class _Reader:
     def __init__(self, model: nn.Module, names: set[str], checked: set[int]) -> None:
         self._model = model
         self._names = names  # of the local variables that are the model
-        self._checked = checked
+        self._checked = checked  # tensors that a plan checks in every run, by identity
         self._found: dict[Any, tuple[Any, list[Any]]] = {}
 
-    def what_is_read(self, entry: GuardFilterEntry) -> list[Any] | None:
+    def what_is_read(self, guard: Guard) -> list[Any] | None:
         """The dictionaries and objects whose constancy implies that the guard holds; None where
         that cannot be said.
         """
-        if not entry.has_value:
-            return None
+        kind = guard.create_fn_name()
         try:
-            value, owners = self._reach(entry.orig_guard.originating_source)
+            value, owners = self._reach(guard.originating_source)
         except _UnwatchableError:
-            return None
-        if entry.value is not value:
             return None
         if isinstance(value, _CONSTANTS):
             return owners
         if type(value) in (torch.Tensor, nn.Parameter):
-            checked = entry.guard_type == "TENSOR_MATCH" and id(value) in self._checked
+            checked = kind == "TENSOR_MATCH" and id(value) in self._checked
             return [*owners, value] if checked else None
         if type(value) in _DICTS:
             # Moves within an ordered one are not counted.
             told = type(value) is dict or len(value) == 0
-            return [*owners, value] if told and entry.guard_type in _OF_DICTS else None
-        if (
-            entry.guard_type not in _OF_OBJECTS
-            or type(getattr(value, "__dict__", None)) is not dict
-        ):
+            return [*owners, value] if told and kind in _OF_DICTS else None
+        if kind not in _OF_OBJECTS or type(getattr(value, "__dict__", None)) is not dict:
             return None
         return [*owners, value]
 
@@ -299,8 +282,10 @@ def versions_count() -> bool:
     ]
     for change in [*changes[:1] * 20, *changes]:  # the interpreter specializes what it repeats
         watch = _core.Watch()
-        watch.add_object(thing)
-        watch.add_dict(entries)
+        seen = (thing.__dict__, dict(thing.__dict__), dict(entries))
+        watch.add_object(thing, seen[0])
+        watch.add_dict(*seen[:2])
+        watch.add_dict(entries, seen[2])
         if watch.changed():
             return False
         change()

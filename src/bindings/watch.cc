@@ -15,17 +15,31 @@ uint64_t version_of(PyObject* dict) {
 uint64_t version_of(PyObject*) { return 0; }
 #endif
 
+/// Whether both hold the same objects in the same order.
+bool same_entries(PyObject* a, PyObject* b) {
+  if (PyDict_GET_SIZE(a) != PyDict_GET_SIZE(b)) return false;
+  Py_ssize_t at_a = 0;
+  Py_ssize_t at_b = 0;
+  PyObject *key_a, *key_b, *value_a, *value_b;
+  while (PyDict_Next(a, &at_a, &key_a, &value_a) && PyDict_Next(b, &at_b, &key_b, &value_b)) {
+    if (key_a != key_b || value_a != value_b) return false;
+  }
+  return true;
+}
+
 /// Tells whether dictionaries or objects changed since they were added: an entry, an attribute, the class.
-/// Whoever makes it keeps them alive, objects' dictionaries too. Under the GIL.
+/// What was changed and put back is no change. Whoever makes it keeps all that it is given alive, and
+/// objects' dictionaries. Under the GIL.
 class Watch {
  public:
-  void add_dict(const nb::dict& dict) { dicts_.push_back({dict.ptr(), version_of(dict.ptr())}); }
+  /// `copy` of `dict` as it is now.
+  void add_dict(const nb::dict& dict, const nb::dict& copy) {
+    dicts_.push_back({dict.ptr(), version_of(dict.ptr()), copy.ptr()});
+  }
 
-  /// `object` has a __dict__. What its attributes refer to is not watched.
-  void add_object(const nb::object& object) {
-    const auto attributes = nb::cast<nb::dict>(object.attr("__dict__"));
+  /// The class of `object`, and that `attributes` are its __dict__; their entries are another matter.
+  void add_object(const nb::object& object, const nb::dict& attributes) {
     objects_.push_back({object.ptr(), Py_TYPE(object.ptr()), attributes.ptr()});
-    add_dict(attributes);
   }
 
   /// Of `object` only what one attribute gives: True, False, None or another object that is unique.
@@ -33,9 +47,12 @@ class Watch {
     attributes_.push_back({object.ptr(), name, nb::object(object.attr(name)).ptr()});
   }
 
-  bool changed() const {
-    for (const Dict& seen : dicts_) {
-      if (version_of(seen.dict) != seen.version) return true;
+  bool changed() {
+    for (Dict& seen : dicts_) {
+      const uint64_t version = version_of(seen.dict);
+      if (version == seen.version) continue;
+      if (!same_entries(seen.dict, seen.copy)) return true;
+      seen.version = version;
     }
     for (const Object& seen : objects_) {
       if (Py_TYPE(seen.object) != seen.type) return true;
@@ -55,6 +72,7 @@ class Watch {
   struct Dict {
     PyObject* dict;
     uint64_t version;
+    PyObject* copy;
   };
   struct Object {
     PyObject* object;
@@ -76,7 +94,7 @@ class Watch {
 void register_watch(nb::module_& module) {
   nb::class_<Watch>(module, "Watch",
                     "Tells whether dictionaries or objects changed since they were added: an entry, an\n"
-                    "attribute, the class. Whoever makes it keeps them alive, and objects' dictionaries.")
+                    "attribute, the class. Whoever makes it keeps all that it is given alive.")
       .def(nb::init<>())
       .def("add_dict", &Watch::add_dict)
       .def("add_object", &Watch::add_object)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 
 import pytest
@@ -20,7 +19,7 @@ from test_changes import (
 from torch import nn
 
 import dynaflow as df
-from dynaflow import _core, entry
+from dynaflow import entry
 
 
 @pytest.fixture(autouse=True)
@@ -262,11 +261,15 @@ def test_functions_are_guarded_as_ever():
     torch.testing.assert_close(compiled(x), model(x) + 1)
 
 
-def test_what_has_no_dictionary_of_its_own_cannot_be_watched():
-    watch = _core.Watch()
-    with pytest.raises((AttributeError, TypeError, RuntimeError)):
-        watch.add_object(3)
-    with contextlib.suppress(TypeError, RuntimeError):
-        watch.add_object(nn.Module)  # a class: its __dict__ is a view
-        pytest.fail("a class was taken")
-    assert len(watch) == 0 and not watch.changed()
+def test_what_was_changed_and_put_back_is_no_change():
+    model = stack()
+    compiled = df.compile(model)
+    x = torch.randn(6, 8)
+    for _ in range(3):
+        same(compiled, model, x)
+        model.train()
+        model.eval()
+        handle = model.layers[0].register_forward_hook(lambda *_: None)
+        handle.remove()
+    same(compiled, model, x)
+    assert watched(compiled) > 0
