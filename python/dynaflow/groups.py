@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from torch._C._distributed_c10d import (
 from dynaflow.errors import CaptureError
 
 _PREFIX = "dynaflow/queue"
+#: The thread of a Gloo device that reads from its sockets.
+_READER = "gloo_tcp_loop"
 
 
 @dataclass
@@ -47,6 +51,7 @@ def open_queue(group: str) -> Queue:
         return Queue(group, group, fifo="nccl" in original.name().lower())
     name = f"{_PREFIX}/{group}"
     owner = _registered(name) or _one_thread_gloo(name, original, backend)
+    _calm_readers()
     return Queue(group, name, fifo=True, owner=owner)
 
 
@@ -87,6 +92,23 @@ def _one_thread_gloo(name: str, original: ProcessGroup, backend: Any) -> Process
         _unregister_process_group(name)
     _register_process_group(name, group)
     return group
+
+
+def _calm_readers() -> None:
+    """Makes batch work (SCHED_BATCH) of Gloo's reading threads.
+
+    Woken by every segment that arrives, such a thread would take the core from the thread that
+    computes there a thousand times a step. As batch work it gets the core at the scheduler's next
+    tick, or at once where nothing computes, and finds more to read. Devices are shared between
+    groups, so this holds for all of the process's. A policy that somebody else chose stays.
+    """
+    tasks = Path("/proc/self/task")
+    for task in tasks.iterdir() if hasattr(os, "SCHED_BATCH") and tasks.exists() else ():
+        with contextlib.suppress(OSError):  # the thread has ended, or the system forbids it
+            thread = int(task.name)
+            reads = (task / "comm").read_text().strip() == _READER
+            if reads and os.sched_getscheduler(thread) == os.SCHED_OTHER:
+                os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _fresh_store(group: ProcessGroup, name: str) -> dist.Store:

@@ -1,5 +1,7 @@
 import gc
+import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +45,19 @@ def queue_body(rank):
 def test_a_gloo_queue_is_first_in_first_out_shared_and_released(tmp_path):
     for results, same, fifo in run_ranks(queue_body, tmp_path):
         assert not any(results) and same and fifo
+
+
+def readers_body(rank):
+    open_queue(dist.group.WORLD.group_name)
+    tasks = Path("/proc/self/task").iterdir()
+    names = {int(task.name): (task / "comm").read_text().strip() for task in tasks}
+    return {(name, os.sched_getscheduler(thread)) for thread, name in names.items()}
+
+
+def test_gloos_reading_threads_do_not_take_the_core_of_a_thread_that_computes(tmp_path):
+    for policies in run_ranks(readers_body, tmp_path):
+        assert ("gloo_tcp_loop", os.SCHED_BATCH) in policies
+        assert {policy for name, policy in policies if name != "gloo_tcp_loop"} == {os.SCHED_OTHER}
 
 
 def agreement_body(rank):

@@ -174,7 +174,7 @@ def test_inaccurate_results_are_found():
 
 
 def test_records_hold_no_nan(tmp_path):
-    path = tmp_path / "records.json"
+    path = tmp_path / "a new folder" / "records.json"
     row = records.timing("a", Summary(2.0, 1.0, 3.0), None, None, float("nan"))
     records.write(path, [row])
     (found,) = json.loads(path.read_text())

@@ -59,8 +59,11 @@ def figure(name: str, summary: Summary, unit: str, baseline: str | None = None) 
 
 
 def write(path: str | Path, records: list[Record]) -> None:
-    """Writes records as one JSON array; what is not a number becomes null."""
+    """Writes records as one JSON array, in a folder that is made where there is none; what is not a
+    number becomes null.
+    """
     rows = [{key: _plain(value) for key, value in asdict(record).items()} for record in records]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
