@@ -60,12 +60,17 @@ def test_ratio_needs_pairs():
         ratio([1.0, 2.0], [1.0])
 
 
-def test_order_rotates():
+def test_each_round_has_every_arm_once_after_any_other():
     order = []
     arms = {name: lambda name=name: order.append(name) for name in "abc"}
-    samples = interleave(arms, Rounds(least=3, most=3, warmup=0))
-    assert "".join(order) == "abcbcacab"
-    assert samples.rounds == 3
+    interleave(arms, Rounds(least=40, most=40, warmup=0))
+    rounds = ["".join(order[at : at + 3]) for at in range(0, len(order), 3)]
+    assert {"".join(sorted(names)) for names in rounds} == {"abc"}
+    assert len(set(rounds)) == 6
+    again = list(order)
+    order.clear()
+    interleave(arms, Rounds(least=40, most=40, warmup=0))
+    assert order == again
 
 
 def test_stops_at_the_rule_and_at_the_limits():

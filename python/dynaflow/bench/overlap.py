@@ -23,8 +23,8 @@ from dynaflow.bench.workload import FULL, LlamaShape, fixed_batch
 
 ARMS = (engine.SEQUENTIAL, engine.NANOFLOW, engine.COMPUTE)
 #: Short steps vary more: their cells take as many rounds as the interval of the guarded arm needs.
-ROUNDS = Rounds(least=31, most=301, every=15, budget_s=240)
-HALF_WIDTH = 0.015
+ROUNDS = Rounds(least=31, most=601, every=30, budget_s=240)
+HALF_WIDTH = 0.0075
 PLAIN_RATE = 1e9
 TARGET = "dynaflow.bench.overlap:measure"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -128,7 +129,8 @@ def interleave(
     stop: Stop | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Samples:
-    """Times every arm once a round by `clock` (seconds), in an order that rotates, ranks in step.
+    """Times every arm once a round by `clock` (seconds), ranks in step. The order is another one in
+    each round: what an arm finds in caches and queues is not always the same arm's.
 
     Every rank calls it with the same arms and gets the same samples. Ranks meet before each call,
     outside of its time, and rank 0 takes the decision to stop for all of them.
@@ -143,8 +145,7 @@ def interleave(
     gc.disable()
     try:
         for index in range(rounds.most):
-            turn = index % len(names)
-            order = names[turn:] + names[:turn]
+            order = random.Random(index).sample(names, len(names))  # the same on every rank
             for name, seconds in _round(arms, order, meeting, clock).items():
                 own[name].append(seconds)
             if _is_check(index + 1, rounds) and _decide(own, meeting, stop, started, rounds):
