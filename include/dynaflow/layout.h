@@ -14,7 +14,8 @@ struct Layout {
     kCoordinate,  // kShard whose elements are base + row index: an arange(s), which must index its own rows
                   // only
     kMixed,       // depends on s in a way that no part can compute alone
-    kPrivate,     // each part has its own, which are no rows of a whole; only its region may read it
+    kPrivate,     // each part has its own, which are no rows of a whole; only its region may read it, or
+                  // readers of the host's state
   };
   Kind kind = Kind::kWhole;
   int dim = 0;
@@ -65,7 +66,9 @@ struct SplitAnalysis {
 /// An op is kSplit only if its rule proves that computing each part's rows alone, with s replaced by the
 /// part's rows in every size, gives exactly those rows of the result; or if it is in one of `regions`, of
 /// which an op may be in one only. What a region gives to ops outside of it must have rows; what has none is
-/// private to each part. Effects, collectives and inputs without rows stay reasons not to split.
+/// private to each part. Effects, collectives and inputs without rows stay reasons not to split; but an op
+/// that reads the host's state is split by the host's word: given a part's state it computes that part's
+/// rows.
 SplitAnalysis analyze_split(const Graph& graph, const std::vector<IndependentRegion>& regions = {});
 
 /// One row of the rule table, for documentation and tests: the targets that have a rule.

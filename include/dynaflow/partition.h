@@ -40,6 +40,7 @@ struct Segment {
   SplitForm form = SplitForm::kWhole;
   std::string reason;             // why it is kMerged, else empty
   std::vector<SegmentId> inputs;  // segments that must come first (data and effects), sorted
+  bool ordered = false;           // its parts run in their order: it reads per-batch state of the host
 
   bool has_tag(std::string_view tag) const;
   bool operator==(const Segment&) const = default;

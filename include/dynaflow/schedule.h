@@ -91,8 +91,8 @@ std::string run_name(const Schedule& schedule, const SegmentRun& run);
 /// What a replacement of these segments on parts [first, last) of `parts` would take and return.
 Signature signature_of(const Graph& graph, const SplitAnalysis& split, const Region& region,
                        const SegmentRun& run, int parts);
-/// Throws ScheduleError unless every segment runs exactly once for each part, after what it reads, no order
-/// edge points forward, and what is replaced can be.
+/// Throws ScheduleError unless every segment runs exactly once for each part, after what it reads and, where
+/// it is ordered, after its earlier parts; no order edge points forward, and what is replaced can be.
 void check(const Schedule& schedule);
 text::Section to_text(const Schedule& schedule);
 SchedulePtr schedule_from_text(const text::Section& section, PartitionPtr partition);
@@ -170,6 +170,7 @@ class Scheduler {
   int bucket(const RangedSize& size, std::span<const int64_t> borders);
 
   /// Every segment and part whose inputs have been issued and that has not, in program order, part by part.
+  /// Of an ordered segment the first such part only.
   std::vector<ReadyOp> get_ready_ops() const;
   /// What would become ready through `ops` once they were executed, in program order: what to launch with
   /// them.
@@ -198,6 +199,7 @@ class Scheduler {
 
  private:
   bool is_ready(SegmentId segment, int first_part, int last_part) const;
+  bool follows_its_parts(SegmentId segment, int first_part) const;
   int step(SegmentId segment) const;
   void start_over();
   void add_if_ready(SegmentId segment, int part);

@@ -26,7 +26,8 @@ struct Violation {
     kGeometry,     // a slot does not lie where its value does, leaves its storage, or is of other parts than
                    // the run that uses it
     kDeadlock,     // a wait can never end
-    kOrder,        // collectives of one group, or random draws, in an order that may vary
+    kOrder,        // collectives of one group, random draws, or reads of the host's state, in an order that
+                   // may vary
     kRanks,        // two ranks issue other collectives, or the same in another order
   };
   Kind kind = Kind::kRace;
@@ -38,10 +39,10 @@ std::string_view kind_name(Violation::Kind kind);
 
 /// Proves that a plan is right whatever its streams' timing: every two uses of overlapping bytes, one of
 /// which writes, are ordered by streams and events; every read sees what its producer wrote; nothing is used
-/// after it was freed; every wait has its record and can end; collectives of one group and random draws have
-/// one order. Vector clocks over the streams give the order (Fidge 1988, Mattern 1989), kept for the last
-/// write and the reads since (as in FastTrack, Flanagan and Freund 2009). Returns the first counterexample in
-/// issue order, or none. The plan must have passed check().
+/// after it was freed; every wait has its record and can end; collectives of one group, random draws and
+/// reads of the host's state have one order. Vector clocks over the streams give the order (Fidge 1988,
+/// Mattern 1989), kept for the last write and the reads since (as in FastTrack, Flanagan and Freund 2009).
+/// Returns the first counterexample in issue order, or none. The plan must have passed check().
 std::optional<Violation> verify(const Plan& plan);
 
 /// One launch of a collective, as its peers have to see it too.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dynaflow._core import Graph
 from dynaflow.api import capture, compile
+from dynaflow.context import HostContext
 from dynaflow.counting import Counts, OpBytes, count
 from dynaflow.errors import (
     AgreementError,
@@ -54,6 +55,7 @@ __all__ = [
     "ExecutionError",
     "Graph",
     "GraphError",
+    "HostContext",
     "IndependenceError",
     "LoadError",
     "NanoFlow",

@@ -114,7 +114,9 @@ def _plans_of(
 ) -> CompiledGraph:
     share_scalars(traced)
     enclose_unsized(traced)
-    captured = capture(traced, static, session.graph_name(), session.options.skip_collectives)
+    options = session.options
+    name = session.graph_name()
+    captured = capture(traced, static, name, options.skip_collectives, options.context)
     log.info(
         "captured %s: %d ops, batch %s",
         captured.name,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dynaflow.capture import Captured
+from dynaflow.captured import Captured
 
 
 def values_of(captured: Captured) -> Callable[[list[Any]], list[int]]:

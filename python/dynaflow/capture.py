@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,28 +33,11 @@ from dynaflow.capture_schema import (
     quote,
     without_dropout,
 )
-from dynaflow.capture_sizes import Sizes, SizeSymbol, is_size
+from dynaflow.capture_sizes import Sizes, is_size
 from dynaflow.capture_unsized import UnsizedRegion
+from dynaflow.captured import Captured
+from dynaflow.context import HostContext
 from dynaflow.errors import CaptureError
-
-
-@dataclass
-class Captured:
-    """A graph as text, and what a call needs to feed it."""
-
-    name: str
-    text: str
-    constants: list[torch.Tensor]
-    tensor_arguments: list[int]  # positions of the tensors among the caller's arguments
-    symbols: list[SizeSymbol]  # in the text's order
-    equal: list[tuple[str, str]]
-    outputs: list[str]  # "tensor", "size" or "none", in the caller's order
-    groups: list[str]  # process groups in order of first use
-    static_inputs: tuple[int, ...]  # positions of parameters and buffers among the arguments
-    batch: BatchChoice
-    ops: int
-    opaque: OpaqueOps | None  # keeps the wrapped calls registered
-    notes: list[str] = field(default_factory=list)
 
 
 def capture(
@@ -63,22 +45,28 @@ def capture(
     static_inputs: Sequence[int] = (),
     name: str = "graph",
     skip_collectives: bool = False,
+    context: HostContext | None = None,
 ) -> Captured:
     """The text of `gm`, a functional graph of dispatcher calls with fake values in its nodes'
     metadata.
 
     `static_inputs` are the positions of parameters and buffers. `skip_collectives` leaves
-    communication out: results are then wrong by design; it is for measuring. Raises CaptureError
-    for what has no text form.
+    communication out: results are then wrong by design; it is for measuring. `context` says which
+    ops read the host system's state. Raises CaptureError for what has no text form.
     """
-    return _Capture(gm, frozenset(static_inputs), skip_collectives).run(name)
+    return _Capture(gm, frozenset(static_inputs), skip_collectives, context).run(name)
 
 
 class _Capture:
     def __init__(
-        self, gm: GraphModule, static_inputs: frozenset[int], skip_collectives: bool
+        self,
+        gm: GraphModule,
+        static_inputs: frozenset[int],
+        skip_collectives: bool,
+        context: HostContext | None,
     ) -> None:
         self.gm = gm
+        self.context = context
         self.static_inputs = static_inputs
         self.skip_collectives = skip_collectives
         self.sizes = Sizes(shape_env(gm))
@@ -210,6 +198,8 @@ class _Capture:
             attrs.append(f"writes=[{', '.join(f'%{name}' for name in written)}]")
         if known.random and not without_dropout(node):
             attrs.append("random=true")
+        if self.context is not None and self.context.is_read_by(known.target):
+            attrs.append("reads_context=true")
         if known.host_sync and has_unknown_size(node):
             attrs.append("host_sync=true")
         if known.out_target:

@@ -12,7 +12,7 @@ import torch
 
 from dynaflow._loader import load_adapter
 from dynaflow.api import session_of
-from dynaflow.plans import Plan
+from dynaflow.plan import Plan
 
 #: (address, bytes, label); bytes are negative for what was given back; address 0: they were copied.
 Entry = tuple[int, int, str]

@@ -8,7 +8,8 @@ from typing import Any
 
 from dynaflow.api import SESSION, session_of
 from dynaflow.options import read_options
-from dynaflow.plans import CompiledGraph, Plan
+from dynaflow.plan import Plan
+from dynaflow.plans import CompiledGraph
 from dynaflow.session import Session
 from dynaflow.strategy import Strategy, make_strategy
 
@@ -41,7 +42,7 @@ def run_mode(
 
 
 def _with(plan: Plan, serial: bool, poison: bool, delays: list[int]) -> Callable[..., Any]:
-    return lambda tensors, values: plan.engine.run_with(tensors, values, serial, poison, delays)
+    return lambda tensors, values: plan.run_with(tensors, values, serial, poison, delays)
 
 
 def replan(compiled: Any, strategy: str | Strategy) -> None:

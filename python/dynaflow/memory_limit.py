@@ -9,7 +9,7 @@ from dynaflow.errors import PlanError
 from dynaflow.strategy import Batch, Sequential, Strategy
 
 if TYPE_CHECKING:
-    from dynaflow.plans import Plan
+    from dynaflow.plan import Plan
     from dynaflow.scheduler import Scheduler
 
 #: Parts that are tried one after the other, where neither the strategy's plan nor a sequential one

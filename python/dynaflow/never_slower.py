@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dynaflow.agreement import word_of_first_rank
 
 if TYPE_CHECKING:
-    from dynaflow.plans import Plan
+    from dynaflow.plan import Plan
 
 #: Measured steps of each plan, after one of each that warms it up.
 PAIRS = 9

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any
 
+from dynaflow.context import HostContext
 from dynaflow.errors import ScheduleError
 from dynaflow.settings import SETTINGS
 from dynaflow.strategy import Strategy, make_strategy
@@ -30,6 +31,7 @@ class Options:
     call fails with what each needs. Plans are then not measured against the sequential one.
     `cores`: the cores of a compute stream that has a thread of its own, by the stream's name; waits
     spin between threads that share no core, and park otherwise.
+    `context`: the host system's state that some ops read, and how each part gets its own.
     """
 
     serial: bool = False
@@ -40,6 +42,7 @@ class Options:
     never_slower: bool | None = None
     memory_limit: int | None = None
     cores: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    context: HostContext | None = None
 
 
 OWN = tuple(field.name for field in fields(Options))
@@ -76,6 +79,10 @@ def _check_types(options: Options) -> None:
     limit = options.memory_limit
     if limit is not None and (type(limit) is not int or limit < 0):
         raise ScheduleError(f"option memory_limit is {limit!r}; use a number of bytes, or None")
+    if not isinstance(options.context, (HostContext, NoneType)):
+        raise ScheduleError(
+            f"option context is {options.context!r}; use an instance of a subclass of HostContext"
+        )
     if not _are_cores(options.cores):
         raise ScheduleError(
             f"option cores is {options.cores!r}; use a dict from the names of streams to lists of "

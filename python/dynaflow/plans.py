@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,14 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_
 from dynaflow import _core
 from dynaflow.agreement import agree
 from dynaflow.call_sizes import accepts, tensors_of, values_of
-from dynaflow.capture import Captured, capture
+from dynaflow.capture import capture
+from dynaflow.captured import Captured
 from dynaflow.effects import check_effects
 from dynaflow.errors import PlanError, typed
 from dynaflow.independence import Cut, check_independence
 from dynaflow.memory_limit import MemoryLimit
 from dynaflow.never_slower import Contest
+from dynaflow.plan import Plan
 from dynaflow.replace import Kernels, Launched
 from dynaflow.replace_check import check_replacements
 from dynaflow.scheduler import Scheduler
@@ -31,36 +33,6 @@ if TYPE_CHECKING:
 
 #: Sizes of calls whose plans are remembered.
 _REMEMBERED = 4096
-
-
-class Plan:
-    """A lowered schedule with the engine that replays it."""
-
-    def __init__(
-        self,
-        plan: _core.Plan,
-        partition: _core.Partition,
-        engine: Any,
-        accepts: Callable[..., bool],
-        made_for: dict[str, int],
-        serial: bool,
-        kernels: Kernels,
-        agreed: dict[str, str],
-    ) -> None:
-        self.plan = plan
-        self.partition = partition
-        self.engine = engine
-        self.accepts = accepts  # whether the plan's bucket holds these values of the symbols
-        self.made_for = made_for  # sizes by symbol, the parts' included, in the call that needed it
-        self.kernels = kernels  # of replacements: what Python registered for the engine
-        self.agreed = agreed  # by group of its collectives: what its ranks call the plan
-        self.run = self._run_serially if serial else engine.run
-        self.contest: Contest | None = None  # with the sequential plan, where it must win that
-        # By run of a collective: microseconds hidden and exposed in the last traced step.
-        self.measured: dict[int, tuple[float, float]] = {}
-
-    def _run_serially(self, tensors: list[torch.Tensor], values: list[int]) -> Any:
-        return self.engine.run_with(tensors, values, True, False, [])
 
 
 class CompiledGraph:
@@ -129,7 +101,13 @@ class CompiledGraph:
         """The same graph under another session's strategy and options, without plans yet."""
         captured = self.captured
         if session.options.skip_collectives:
-            captured = capture(self._original, captured.static_inputs, captured.name, True)
+            captured = capture(
+                self._original,
+                captured.static_inputs,
+                captured.name,
+                skip_collectives=True,
+                context=session.options.context,
+            )
         return CompiledGraph(captured, self._original, session, self.break_reason)
 
     def exchange(self, other: CompiledGraph) -> None:
@@ -296,7 +274,8 @@ class CompiledGraph:
         bound |= {f"p{part}": rows for part, rows in enumerate(parts)}
         holds = accepts(self.captured, plan.guards)
         serial = self._session.options.serial
-        return Plan(plan, partition, engine, holds, bound, serial, kernels, agreed)
+        steps = self._session.steps
+        return Plan(plan, partition, engine, holds, bound, serial, kernels, agreed, steps)
 
     def _check_independence(
         self,

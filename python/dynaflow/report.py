@@ -8,7 +8,8 @@ from typing import Any
 
 from dynaflow import _core
 from dynaflow.api import session_of
-from dynaflow.plans import CompiledGraph, Plan
+from dynaflow.plan import Plan
+from dynaflow.plans import CompiledGraph
 from dynaflow.settings import SETTINGS
 
 

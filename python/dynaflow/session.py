@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dynaflow._loader import load_adapter
-from dynaflow.capture import Captured
+from dynaflow.captured import Captured
+from dynaflow.context import ContextSteps
 from dynaflow.errors import DynaFlowWarning
 from dynaflow.groups import Queue, open_queue
 from dynaflow.options import Options
@@ -45,6 +46,7 @@ class Session:
         self.saved: SavedPlans | None = None  # plans from files, taken where they fit
         self.entry: Entry | None = None  # of df.compile: what its calls go through
         self.unnamed_graphs = 0
+        self.steps = None if options.context is None else ContextSteps(options.context)
         self._runtime: Any = None
         self._queues: dict[str, Queue] = {}
         self._warned: set[str] = set()
@@ -62,6 +64,8 @@ class Session:
                 load_adapter()
                 self._runtime = torch.classes.dynaflow.Runtime()
                 close_at_exit(self._runtime, self)
+                if self.steps is not None:
+                    self._runtime.set_context_op(self.steps.op)
             for group in captured.groups:
                 if group not in self._queues:
                     queue = open_queue(group)

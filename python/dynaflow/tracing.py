@@ -11,7 +11,7 @@ from typing import Any
 
 from dynaflow import _core
 from dynaflow.api import session_of
-from dynaflow.plans import Plan
+from dynaflow.plan import Plan
 
 
 class Trace:

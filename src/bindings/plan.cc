@@ -54,13 +54,18 @@ std::vector<nb::dict> runs(const PlanHandle& handle) {
   for (const Run& run : plan.runs) {
     nb::dict entry;
     std::vector<std::string> ops;
-    for (const OpLaunch& launch : run.launches) ops.push_back(plan.op(launch.op).name);
+    bool reads_context = false;
+    for (const OpLaunch& launch : run.launches) {
+      ops.push_back(plan.op(launch.op).name);
+      reads_context |= plan.op(launch.op).effects.reads_context;
+    }
     entry["name"] = run.name;
     entry["segments"] = run.segments;
     entry["first_part"] = run.first_part;
     entry["last_part"] = run.last_part;
     entry["stream"] = plan.streams[run.stream].name;
     entry["ops"] = ops;
+    entry["reads_context"] = reads_context;
     result.push_back(entry);
   }
   return result;

@@ -30,6 +30,7 @@ class Analyzer {
     }
     for (const Arg& output : graph.outputs) collect_outputs(output);
     for (ValueId output : outputs_) read_[output] = true;
+    find_tokens();
     makers_.resize(graph.values.size());
     for (ValueId value = 0; value < static_cast<ValueId>(graph.values.size()); ++value) {
       const ValueId root = storage_root(graph, value);
@@ -59,6 +60,18 @@ class Analyzer {
     if (const auto* ref = std::get_if<ValueRef>(&arg.data)) outputs_.push_back(ref->id);
     if (const auto* list = std::get_if<ArgList>(&arg.data))
       for (const Arg& item : *list) collect_outputs(item);
+  }
+
+  /// Results that only readers of the host's state read: they order them, and each part has its own.
+  void find_tokens() {
+    is_token_.assign(graph_.values.size(), false);
+    for (const Op& op : graph_.ops)
+      if (op.effects.reads_context)
+        for (ValueId output : op.outputs) is_token_[output] = true;
+    for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id)
+      if (!graph_.ops[id].effects.reads_context)
+        for (ValueId input : inputs_[id]) is_token_[input] = false;
+    for (ValueId output : outputs_) is_token_[output] = false;
   }
 
   /// What was concluded from a region's word does not hold without it.
@@ -112,11 +125,10 @@ class Analyzer {
 
   std::string effect_reason(const Op& op) const {
     const Effects& effects = op.effects;
-    if (!effects.writes.empty() && op.functional.empty())
+    if (!effects.writes.empty() && op.functional.empty() && !effects.reads_context)
       return formatted("it changes %{} in place", graph_.values[effects.writes.front()].name);
     if (effects.random) return "it draws random numbers";
     if (effects.host_sync) return "it makes the host wait for the device";
-    if (effects.reads_context) return "it reads per-batch state of the host";
     return {};
   }
 
@@ -135,18 +147,30 @@ class Analyzer {
   split::RuleResult apply_rule(OpId id, const split::RuleContext& context) const {
     const Op& op = context.op();
     const split::RuleGroup* group = groups_[id];
-    if (op.kind == OpKind::kOpaque) return split::refuse("it is a call into Python");
-    if (group == nullptr) return split::refuse(formatted("no rule for {}", op.target));
-    if (op.outputs.empty()) return split::refuse("it has no result");
+    const bool by_host = op.effects.reads_context;
+    if (!by_host && op.kind == OpKind::kOpaque) return split::refuse("it is a call into Python");
+    if (!by_host && group == nullptr) return split::refuse(formatted("no rule for {}", op.target));
+    if (!by_host && op.outputs.empty()) return split::refuse("it has no result");
     for (ValueId input : inputs_[id])
       if (layout(input).kind == Layout::Kind::kMixed)
         return split::refuse(formatted("no rows of %{} belong to one part alone", graph_.values[input].name));
-    for (size_t i = 0; i < op.args.size() && !group->traits.sizes; ++i)
+    for (size_t i = 0; i < op.args.size() && (by_host || !group->traits.sizes); ++i)
       if (context.argument_depends(i))
         return split::refuse(formatted("argument {} depends on the batch size", i));
-    split::RuleResult result = group->rule(context);
+    split::RuleResult result = by_host ? host_rule(op) : group->rule(context);
     if (result.accepted()) result.refusal = contradiction(context, result);
     if (result.accepted()) result.refusal = shared_write(op, result);
+    return result;
+  }
+
+  /// By the host's word, an op that reads its state computes a part's rows once it is given the part's state.
+  split::RuleResult host_rule(const Op& op) const {
+    split::RuleResult result;
+    for (ValueId output : op.outputs) {
+      result.layouts.push_back(split::infer_layout(graph_.values[output].meta.shape, graph_.batch_symbol));
+      if (result.layouts.back().kind == Layout::Kind::kWhole && is_token_[output])
+        result.layouts.back().kind = Layout::Kind::kPrivate;
+    }
     return result;
   }
 
@@ -154,7 +178,7 @@ class Analyzer {
   std::string shared_write(const Op& op, const split::RuleResult& result) const {
     for (ValueId written : op.effects.writes) {
       const Layout& own = layout(written);
-      const bool same = result.layouts.empty() || own == result.layouts.front();
+      const bool same = op.effects.reads_context || result.layouts.empty() || own == result.layouts.front();
       if (own.kind != Layout::Kind::kShard || !same)
         return formatted("it changes %{} in place, which has no rows for each part",
                          graph_.values[written].name);
@@ -170,6 +194,7 @@ class Analyzer {
       const Layout& claimed = result.layouts[i];
       const Value& value = graph_.values[op.outputs[i]];
       if (claimed.kind == Layout::Kind::kMixed && !read_[op.outputs[i]]) continue;
+      if (claimed.kind == Layout::Kind::kPrivate) continue;
       if (!claimed.is_sharded()) return formatted("its result %{} has no rows for each part", value.name);
       const auto& shape = value.meta.shape;
       for (size_t d = 0; d < shape.size(); ++d) {
@@ -213,7 +238,7 @@ class Analyzer {
   /// Whether the op of `id` takes row numbers for data, and so needs those of the whole batch.
   bool reads_numbers(OpId id, ValueId value) const {
     if (regions_.asserted(id)) return !regions_.counts_in_part(id, value, result_);
-    return !groups_[id]->traits.coordinates;
+    return groups_[id] == nullptr || !groups_[id]->traits.coordinates;
   }
 
   bool made_in_parts(ValueId value) const {
@@ -286,6 +311,7 @@ class Analyzer {
   std::vector<std::string> forced_;              // by OpId; why it must be merged whatever its rule says
   std::vector<std::vector<OpId>> makers_;        // by storage root that an op makes: of all that lies in it
   std::vector<bool> read_;                       // by ValueId: an op or the caller reads it
+  std::vector<bool> is_token_;                   // by ValueId: see find_tokens()
   std::vector<ValueId> outputs_;
   std::vector<OpId> joined_;  // by storage root; who reads all rows of something in it
   SplitAnalysis result_;

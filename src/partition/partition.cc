@@ -119,6 +119,7 @@ class Segmenter {
       for (OpId other : before_[op])
         if (segment_of_[other] != kNoId) inputs.insert(segment_of_[other]);
       tags.insert(matches_.tags[op].begin(), matches_.tags[op].end());
+      if (graph_.ops[op].effects.reads_context) segment.ordered = true;
       if (segment.reason.empty()) segment.reason = split_.reasons[op];
     }
     inputs.erase(id);
@@ -179,6 +180,7 @@ text::Line segment_to_text(const Graph& graph, const Segment& segment) {
   for (SegmentId input : segment.inputs) inputs.push_back(text::Value::integral(input));
   line.attrs.emplace_back("inputs", text::Value::list(std::move(inputs)));
   if (!segment.reason.empty()) line.attrs.emplace_back("reason", text::Value::string(segment.reason));
+  if (segment.ordered) line.attrs.emplace_back("ordered", text::Value::boolean(true));
   return line;
 }
 
@@ -224,6 +226,7 @@ Segment read_segment(const text::Line& line, const OpNames& by_name, size_t abov
     segment.inputs.push_back(static_cast<SegmentId>(id));
   }
   if (const text::Value* reason = line.find("reason")) segment.reason = reason->as_string();
+  if (const text::Value* ordered = line.find("ordered")) segment.ordered = ordered->as_bool();
   return segment;
 }
 

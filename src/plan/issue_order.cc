@@ -30,14 +30,16 @@ std::vector<Stream> make_streams(const Schedule& schedule) {
   return streams;
 }
 
-/// What each run of the schedule needs: its inputs' runs on the same rows, the strategy's order edges, and
-/// the previous collective of the same group, whose order of issue every rank must share.
+/// What each run of the schedule needs: its inputs' runs on the same rows, the strategy's order edges, the
+/// previous collective of the same group, whose order of issue every rank must share, and the previous reader
+/// of the host's state, of which there is one for all parts.
 std::vector<std::vector<RunId>> dependencies(const Schedule& schedule) {
   const Partition& partition = *schedule.partition;
   std::vector<std::vector<RunId>> needs(schedule.runs.size());
   std::vector<std::vector<RunId>> issued(partition.segments.size(),
                                          std::vector<RunId>(static_cast<size_t>(schedule.cut.parts), kNoId));
   std::map<std::string, RunId> last_of_group;
+  RunId last_reader = kNoId;
   for (RunId id = 0; id < static_cast<RunId>(schedule.runs.size()); ++id) {
     const SegmentRun& run = schedule.runs[id];
     std::vector<RunId>& need = needs[id];
@@ -49,6 +51,10 @@ std::vector<std::vector<RunId>> dependencies(const Schedule& schedule) {
       for (SegmentId input : partition.segments[segment].inputs)
         for (int part = run.first_part; part < run.last_part; ++part)
           if (const RunId from = issued[input][static_cast<size_t>(part)]; from != id) need.push_back(from);
+      if (partition.segments[segment].ordered) {
+        if (last_reader != kNoId && last_reader != id) need.push_back(last_reader);
+        last_reader = id;
+      }
       for (OpId op : partition.segments[segment].ops) {
         const std::string& group = partition.graph->ops[op].group;
         if (group.empty()) continue;

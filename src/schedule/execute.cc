@@ -116,6 +116,10 @@ SegmentRun Scheduler::gather(std::span<const ReadyOp> ops) const {
 void Scheduler::check_inputs(const SegmentRun& run) const {
   for (size_t i = 0; i < run.segments.size(); ++i) {
     const auto earlier = std::span(run.segments).first(i);
+    if (!follows_its_parts(run.segments[i], run.first_part))
+      refuse(run, formatted("is executed before {}: it reads per-batch state of the host, so its parts go in "
+                            "their order",
+                            name_of(run_of(op_of(run.segments[i], run.first_part - 1)))));
     for (SegmentId input : partition_->segments[run.segments[i]].inputs) {
       if (std::binary_search(earlier.begin(), earlier.end(), input)) continue;
       for (int part = run.first_part; part < run.last_part; ++part)
@@ -219,9 +223,12 @@ void Scheduler::issue(SegmentRun run, const ExecuteOptions& options) {
       issued_[segment][static_cast<size_t>(part)] = id;
       ready_.erase({segment, part});
     }
-  for (SegmentId segment : run.segments)
+  for (SegmentId segment : run.segments) {
+    if (partition_->segments[segment].ordered && run.last_part < cut_.parts)
+      add_if_ready(segment, run.last_part);
     for (SegmentId user : users_[segment])
       for (int part = run.first_part; part < run.last_part; part += step(user)) add_if_ready(user, part);
+  }
   schedule_->runs.push_back(std::move(run));
   started_ = true;
 }

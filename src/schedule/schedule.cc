@@ -127,6 +127,12 @@ class ScheduleChecker {
     const bool whole = segment.form != SplitForm::kSplit;
     if (whole && run.parts() != schedule_.cut.parts)
       fail(formatted("{} cannot be split but is executed for part {} only", segment.name, run.first_part));
+    if (segment.ordered && run.first_part > 0 &&
+        issued_[number][static_cast<size_t>(run.first_part) - 1] == kNoId)
+      fail(
+          formatted("{} is executed before {}[{}]: it reads per-batch state of the host, so its parts go in "
+                    "their order",
+                    run_name(schedule_, run), segment.name, run.first_part - 1));
     for (SegmentId input : segment.inputs)
       for (int part = run.first_part; part < run.last_part; ++part)
         if (issued_[input][static_cast<size_t>(part)] == kNoId)

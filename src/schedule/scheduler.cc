@@ -141,10 +141,16 @@ int Scheduler::bucket(const RangedSize& size, std::span<const int64_t> borders) 
 }
 
 bool Scheduler::is_ready(SegmentId segment, int first_part, int last_part) const {
+  if (!follows_its_parts(segment, first_part)) return false;
   for (SegmentId input : partition_->segments[segment].inputs)
     for (int part = first_part; part < last_part; ++part)
       if (issued_[input][static_cast<size_t>(part)] == kNoId) return false;
   return true;
+}
+
+/// Whether no part of the segment that has to come before `first_part` is missing.
+bool Scheduler::follows_its_parts(SegmentId segment, int first_part) const {
+  return first_part == 0 || !partition_->segments[segment].ordered || issued(segment, first_part - 1);
 }
 
 ReadyOp Scheduler::op_of(SegmentId segment, int part) const {
@@ -165,17 +171,24 @@ std::vector<ReadyOp> Scheduler::next_ops(std::span<const ReadyOp> ops) const {
            });
   };
   const auto complete = [&](const ReadyOp& op) {
+    const bool ordered = partition_->segments[op.segment()].ordered;
+    if (ordered && op.first_part() > 0 && !done(op.segment(), op.first_part() - 1)) return false;
     for (SegmentId input : partition_->segments[op.segment()].inputs)
       for (int part = op.first_part(); part < op.last_part(); ++part)
         if (!done(input, part)) return false;
     return true;
   };
   std::set<std::pair<SegmentId, int>> found;
-  for (const ReadyOp& op : ops)
+  const auto add = [&](SegmentId segment, int part) {
+    if (!done(segment, part) && complete(op_of(segment, part)))
+      found.emplace(segment, op_of(segment, part).first_part());
+  };
+  for (const ReadyOp& op : ops) {
+    if (partition_->segments[op.segment()].ordered && op.last_part() < cut_.parts)
+      add(op.segment(), op.last_part());
     for (SegmentId user : users_[op.segment()])
-      for (int part = op.first_part(); part < op.last_part(); ++part)
-        if (!done(user, part) && complete(op_of(user, part)))
-          found.emplace(user, op_of(user, part).first_part());
+      for (int part = op.first_part(); part < op.last_part(); ++part) add(user, part);
+  }
   std::vector<ReadyOp> next;
   for (const auto& [id, part] : found) next.push_back(op_of(id, part));
   return next;

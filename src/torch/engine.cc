@@ -9,7 +9,7 @@ namespace dynaflow {
 Engine::Engine(c10::intrusive_ptr<Runtime> runtime, const std::string& plan_text,
                std::vector<at::Tensor> constants, const c10::Dict<std::string, std::vector<int64_t>>& cores)
     : runtime_(std::move(runtime)), plan_(parse_plan(plan_text)), binder_(std::make_shared<Binder>(plan_)) {
-  prepared_ = prepare(plan_, *binder_, std::move(constants), runtime_->groups());
+  prepared_ = prepare(plan_, *binder_, std::move(constants), runtime_->groups(), runtime_->context_op());
   StreamCores stated;
   for (const auto& stream : cores) {
     const std::vector<int64_t> own = stream.value();
@@ -20,26 +20,27 @@ Engine::Engine(c10::intrusive_ptr<Runtime> runtime, const std::string& plan_text
 }
 
 Engine::Outputs Engine::run(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols) {
-  return execute(std::move(arguments), symbols, {});
+  return execute(std::move(arguments), symbols, {}, 0);
 }
 
 Engine::Outputs Engine::run_with(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols,
-                                 bool serial, bool poison, const std::vector<int64_t>& delays_us) {
+                                 bool serial, bool poison, const std::vector<int64_t>& delays_us,
+                                 int64_t step) {
   RunOptions options;
   options.serial = serial;
   options.poison = poison;
   options.delays_us.assign(delays_us.begin(), delays_us.end());
-  return execute(std::move(arguments), symbols, std::move(options));
+  return execute(std::move(arguments), symbols, std::move(options), step);
 }
 
 Engine::Outputs Engine::execute(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols,
-                                RunOptions options) {
+                                RunOptions options, int64_t step) {
   // Threads and communicators do not cross a fork.
   if (getpid() != process_)
     throw ExecutionError("the process was forked after this model was compiled; compile it in the child");
   const Gate::Pass pass(runtime_->gate());
   std::optional<Turnstile::Turn> turn;
-  if (!prepared_->groups.empty()) {
+  if (!prepared_->groups.empty() || prepared_->enter_context) {
     turn.emplace(runtime_->turnstile());
     check_groups();
   }
@@ -48,7 +49,7 @@ Engine::Outputs Engine::execute(std::vector<at::Tensor> arguments, const std::ve
   const std::shared_ptr<TraceRecorder> recorder = make_recorder();
   options.observer = recorder.get();
   const bool measured = measured_.load(std::memory_order_relaxed);
-  frame.set_run(std::move(arguments), recorder, measured);
+  frame.set_run(std::move(arguments), recorder, measured, step);
   const int64_t start = measured ? thread_cpu_ns() : 0;
   try {
     executor_->run(*lease, symbols, options);
@@ -73,7 +74,7 @@ std::tuple<std::vector<int64_t>, std::vector<int64_t>> Engine::time_against_bare
     const Gate::Pass pass(runtime_->gate());
     Executor::Lease lease = executor_->acquire();
     auto& frame = static_cast<TorchFrame&>(lease->kernels());
-    frame.set_run(arguments, nullptr, false);
+    frame.set_run(arguments, nullptr, false, 0);
     frame.keep_calls(&bare);
     RunOptions serial;
     serial.serial = true;

@@ -15,7 +15,8 @@
 
 namespace dynaflow {
 
-/// A plan ready to run on torch's kernels. Thread-safe; runs with collectives take turns.
+/// A plan ready to run on torch's kernels. Thread-safe; runs with collectives, or readers of the host's
+/// state, take turns.
 class Engine : public torch::CustomClassHolder {
  public:
   using Outputs = std::tuple<std::vector<at::Tensor>, std::vector<int64_t>>;
@@ -28,9 +29,10 @@ class Engine : public torch::CustomClassHolder {
   /// Runs the plan on the caller's tensor arguments, given by index, with the values of the graph's symbols
   /// in order. Returns its tensor outputs and its size outputs, each in order.
   Outputs run(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols);
-  /// The same for tests and measurement: see RunOptions.
+  /// The same in a step that the host knows by the number `step`, and as tests and measurement ask: see
+  /// RunOptions.
   Outputs run_with(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, bool serial,
-                   bool poison, const std::vector<int64_t>& delays_us);
+                   bool poison, const std::vector<int64_t>& delays_us, int64_t step);
   /// Nanoseconds of a step, and of the bare calls of its kernels in a loop, in rounds of `repeats` that
   /// alternate: one of each for each round. For plans without collectives, whose steps run serially.
   std::tuple<std::vector<int64_t>, std::vector<int64_t>> time_against_bare_calls(
@@ -59,7 +61,8 @@ class Engine : public torch::CustomClassHolder {
   void measure(bool on);
 
  private:
-  Outputs execute(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, RunOptions options);
+  Outputs execute(std::vector<at::Tensor> arguments, const std::vector<int64_t>& symbols, RunOptions options,
+                  int64_t step);
   void check_groups() const;
   void break_groups(const TorchFrame& frame, const std::string& reason);
   std::shared_ptr<TraceRecorder> make_recorder();

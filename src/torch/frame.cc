@@ -55,7 +55,9 @@ TorchFrame::TorchFrame(std::shared_ptr<const Prepared> prepared)
 TorchFrame::~TorchFrame() = default;
 
 void TorchFrame::set_run(std::vector<at::Tensor> arguments, std::shared_ptr<TraceRecorder> recorder,
-                         bool measured) {
+                         bool measured, int64_t step) {
+  step_ = step;
+  entered_ = all_parts();
   arguments_ = std::move(arguments);
   recorder_ = std::move(recorder);
   measured_ = measured;
@@ -268,6 +270,15 @@ void TorchFrame::collect_outputs() {
 void TorchFrame::end() {
   if (begun_) collect_outputs();
   release();
+  if (prepared_->enter_context) enter_context(all_parts());
+}
+
+/// The host has the whole batch's state before a step, and again after it.
+void TorchFrame::enter_context(PartRange parts) {
+  if (entered_ == parts) return;
+  entered_ = parts;
+  torch::jit::Stack stack{step_, int64_t{parts.first}, int64_t{parts.second}};
+  prepared_->enter_context->callBoxed(stack);
 }
 
 /// Parameters stay bound: the next run brings the same ones.

@@ -42,8 +42,9 @@ class TorchFrame final : public KernelFrame {
   ~TorchFrame() override;
 
   /// What the next run is given. `recorder` may be null. `measured`: kernels are timed, and named to a
-  /// MemoryLog that runs.
-  void set_run(std::vector<at::Tensor> arguments, std::shared_ptr<TraceRecorder> recorder, bool measured);
+  /// MemoryLog that runs. `step`: by which the host knows the states that it prepared for it.
+  void set_run(std::vector<at::Tensor> arguments, std::shared_ptr<TraceRecorder> recorder, bool measured,
+               int64_t step);
   /// The plan's tensor outputs of the last run, in order. Valid once the run has succeeded.
   std::vector<at::Tensor> take_outputs() { return std::move(outputs_); }
   std::vector<int64_t> take_sizes() { return std::move(sizes_); }
@@ -87,6 +88,8 @@ class TorchFrame final : public KernelFrame {
   at::Tensor output_tensor(SlotId id);
   void collect_outputs();
   void release();
+  void enter_context(PartRange parts);
+  PartRange all_parts() const { return {0, prepared_->plan->cut.parts}; }
 
   void fill(const Call& call, torch::jit::Stack& stack);
   void call(const PreparedLaunch& launch, Lane& lane);
@@ -118,6 +121,8 @@ class TorchFrame final : public KernelFrame {
   const Binding* binding_ = nullptr;
   std::shared_ptr<TraceRecorder> recorder_;
   std::optional<at::ThreadLocalState> caller_state_;
+  int64_t step_ = 0;
+  PartRange entered_;  // the parts whose state the host has; its readers are ordered among themselves
   std::atomic<int> collectives_issued_ = 0;
   bool begun_ = false;
   bool stale_ = true;  // sizes changed and are not bound yet

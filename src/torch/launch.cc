@@ -250,6 +250,7 @@ std::shared_ptr<Completion> TorchFrame::launch(RunId id) {
     for (const PreparedLaunch& launch : run.launches) {
       if (pending) std::exchange(pending, nullptr)->wait();  // what follows may read it
       current = &launch;
+      if (launch.reads_context) enter_context(run.parts);
       if (launch.collective) {
         pending = start(id, launch, lane);
       } else {

@@ -13,13 +13,16 @@ TORCH_LIBRARY(dynaflow, m) {
   m.class_<Runtime>("Runtime")
       .def(torch::init<>())
       .def("add_group", &Runtime::add_group)
+      .def("set_context_op", &Runtime::set_context_op)
       .def("broken", &Runtime::broken)
       .def("close", &Runtime::close);
   m.class_<Engine>("Engine")
       .def(torch::init<c10::intrusive_ptr<Runtime>, std::string, std::vector<at::Tensor>,
                        c10::Dict<std::string, std::vector<int64_t>>>())
       .def("run", &Engine::run)
-      .def("run_with", &Engine::run_with)
+      .def("run_with", &Engine::run_with, "",
+           {torch::arg("arguments"), torch::arg("symbols"), torch::arg("serial"), torch::arg("poison"),
+            torch::arg("delays_us"), torch::arg("step") = 0})
       .def("time_against_bare_calls", &Engine::time_against_bare_calls)
       .def("accepts", &Engine::accepts)
       .def("parts", &Engine::parts)

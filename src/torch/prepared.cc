@@ -12,8 +12,10 @@ class Preparation {
     result_->plan = std::move(plan);
   }
 
-  std::shared_ptr<const Prepared> run(std::vector<at::Tensor> constants) {
+  std::shared_ptr<const Prepared> run(std::vector<at::Tensor> constants, const std::string& context_op) {
     result_->constants = std::move(constants);
+    if (!context_op.empty() && reads_context())
+      result_->enter_context = c10::Dispatcher::singleton().findSchemaOrThrow(context_op.c_str(), "");
     prepare_slots();
     prepare_externals();
     prepare_runs();
@@ -56,6 +58,10 @@ class Preparation {
                                            : result_->kernel_views.at(static_cast<size_t>(slot.index));
       same_tensor.push_back(id);
     }
+  }
+
+  bool reads_context() const {
+    return std::ranges::any_of(plan_.graph->ops, [](const Op& op) { return op.effects.reads_context; });
   }
 
   bool is_written(ValueId id) const {
@@ -121,7 +127,8 @@ class Preparation {
     CallBuilder builder(plan_, binder_, result_->bound);
     for (const Run& run : plan_.runs) {
       const Stream& stream = plan_.streams.at(static_cast<size_t>(run.stream));
-      PreparedRun prepared{run.name, run.stream, stream.kind == StreamKind::kAsync, 0, {}};
+      PreparedRun prepared{
+          run.name, run.stream, stream.kind == StreamKind::kAsync, 0, {run.first_part, run.last_part}, {}};
       for (const OpLaunch& launch : run.launches) {
         prepared.launches.push_back(prepare_launch(builder, run, launch));
         if (prepared.launches.back().collective) ++prepared.collectives;
@@ -156,9 +163,14 @@ class Preparation {
                             formatted("{} in {}", op.target, op.module),
                             launch.delivery,
                             static_cast<size_t>(launch.op) >= plan_.graph->ops.size(),
+                            op.effects.reads_context && result_->enter_context,
                             launch.outputs,
                             std::nullopt,
                             nullptr};
+    if (op.effects.reads_context && !result_->enter_context && plan_.cut.parts > 1) {
+      throw PlanError(
+          formatted("op '{}' reads the host's state, and nothing gives the host that of a part", op.name));
+    }
     if (collective) {
       prepared.collective = collective_kind(op);
       prepared.group = group(op);
@@ -205,8 +217,8 @@ class Preparation {
 }  // namespace
 
 std::shared_ptr<const Prepared> prepare(PlanPtr plan, Binder& binder, std::vector<at::Tensor> constants,
-                                        const Groups& groups) {
-  return Preparation(std::move(plan), binder, groups).run(std::move(constants));
+                                        const Groups& groups, const std::string& context_op) {
+  return Preparation(std::move(plan), binder, groups).run(std::move(constants), context_op);
 }
 
 }  // namespace dynaflow

@@ -49,6 +49,7 @@ struct PreparedLaunch {
   std::string label;  // "aten.mm.default in model.layers.0.mlp", for a MemoryLog
   Delivery delivery = Delivery::kFresh;
   bool replaces = false;                     // a user's kernel: its results are checked in every run
+  bool reads_context = false;                // the host's state must be that of the run's parts
   std::vector<SlotId> outputs;               // kFresh: those to fill; kCopy: to copy into; kOut: written
   std::optional<CollectiveKind> collective;  // not a dispatcher call
   std::shared_ptr<Group> group;
@@ -59,6 +60,7 @@ struct PreparedRun {
   StreamId stream = 0;
   bool asynchronous = false;  // its stream keeps completions
   int collectives = 0;
+  PartRange parts = {0, 1};
   std::vector<PreparedLaunch> launches;
 };
 
@@ -78,14 +80,17 @@ struct Prepared {
   std::vector<int> output_elements;               // registers, by output storage
   std::vector<int> size_outputs;                  // registers, of the plan's size outputs in order
   std::vector<std::shared_ptr<Group>> groups;     // that the plan's collectives use
-  int collectives = 0;                            // launched by one run of the plan
-  int handoffs = 0;                               // waits of one run for what another thread or queue does
-  size_t arguments = 0;                           // that the caller must pass
-  bool threads = false;                           // a stream has a thread of its own
+  // What gives the host the state of some parts, where an op reads it: (int step, int first, int last) -> ().
+  std::optional<c10::OperatorHandle> enter_context;
+  int collectives = 0;   // launched by one run of the plan
+  int handoffs = 0;      // waits of one run for what another thread or queue does
+  size_t arguments = 0;  // that the caller must pass
+  bool threads = false;  // a stream has a thread of its own
 };
 
-/// Throws PlanError naming the op that torch cannot run, or the group that was not added.
+/// `context_op`: see Runtime. Throws PlanError naming the op that torch cannot run, or the group that was not
+/// added.
 std::shared_ptr<const Prepared> prepare(PlanPtr plan, Binder& binder, std::vector<at::Tensor> constants,
-                                        const Groups& groups);
+                                        const Groups& groups, const std::string& context_op);
 
 }  // namespace dynaflow

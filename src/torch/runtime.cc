@@ -5,7 +5,9 @@ namespace dynaflow {
 Turnstile::Turn::Turn(Turnstile& turnstile) : turnstile_(turnstile) {
   std::unique_lock lock(turnstile_.mutex_);
   if (turnstile_.owner_ == std::this_thread::get_id()) {
-    throw ExecutionError("an engine with collectives was called from within a run of another one");
+    throw ExecutionError(
+        "an engine with collectives, or readers of the host's state, was called from within a run of "
+        "another");
   }
   const uint64_t ticket = turnstile_.next_ticket_++;
   turnstile_.changed_.wait(lock, [&] { return turnstile_.serving_ == ticket; });
@@ -50,6 +52,16 @@ void Runtime::add_group(std::string name, const std::string& queue_name, bool fi
     groups_.erase(name);
     throw;
   }
+}
+
+void Runtime::set_context_op(std::string name) {
+  std::scoped_lock lock(mutex_);
+  context_op_ = std::move(name);
+}
+
+std::string Runtime::context_op() const {
+  std::scoped_lock lock(mutex_);
+  return context_op_;
 }
 
 std::string Runtime::broken() const {

@@ -63,13 +63,17 @@ class Gate {
   std::atomic<std::thread::id> closed_by_;  // of no thread: open
 };
 
-/// What the engines of one process share: their communicators.
+/// What the engines of one compilation share: their communicators, and the way to the host system's state.
 class Runtime : public torch::CustomClassHolder {
  public:
   /// Collectives of graph group `name` go to the process group registered as `queue_name`. `fifo`: it
   /// executes them first in, first out. Adding the same again changes nothing. Throws PlanError when there is
   /// no such process group.
   void add_group(std::string name, const std::string& queue_name, bool fifo);
+  /// Engines made from now on have the host take the state of some parts by this op of the dispatcher, before
+  /// kernels that read it: "name(int step, int first_part, int last_part) -> ()".
+  void set_context_op(std::string name);
+  std::string context_op() const;
   /// Why a group is broken, or empty.
   std::string broken() const;
   /// For the end of the process: see Gate::close.
@@ -82,6 +86,7 @@ class Runtime : public torch::CustomClassHolder {
  private:
   mutable std::mutex mutex_;
   Groups groups_;
+  std::string context_op_;
   Turnstile turnstile_;
   Gate gate_;
 };

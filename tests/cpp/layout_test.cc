@@ -249,7 +249,7 @@ TEST_CASE("ops with side effects run merged, and their storage exists once") {
   output(%y)
 )");
   CHECK(random.reason("r") == "it draws random numbers");
-  CHECK(random.reason("c") == "it reads per-batch state of the host");
+  CHECK(random.form("c") == SplitForm::kSplit);
   CHECK(random.reason("n0") == "it makes the host wait for the device");
   CHECK(random.layout("n0") == "whole");
   CHECK(random.form("y") == SplitForm::kSplit);

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "executor_plans.h"
 #include "proof/mutants.h"
 #include "proof/oracle.h"
@@ -143,4 +145,59 @@ TEST_CASE("only an element-wise op may write over an input, and only over one th
           made.root = read.root;
           made.index = read.index;
         }).find(unordered) != std::string::npos);
+}
+
+namespace {
+
+/// Runs `first` and then `second`, two segments of a graph, on two parts and a stream each.
+PlanPtr two_streams(const char* source, const std::vector<std::pair<const char*, int>>& order) {
+  const auto graph = std::make_shared<const Graph>(parse_graph(source));
+  Scheduler s(partition(graph, {split_func({"update"}), split_func({"attend"}), split_func({"relu"})}), "two",
+              [](std::string_view) -> int64_t { return 8; });
+  s.split(2);
+  for (const auto& [name, part] : order) {
+    const std::vector<ReadyOp> ready = s.get_ready_ops();
+    const auto op = std::ranges::find_if(
+        ready, [&](const ReadyOp& known) { return known.name() == name && known.part() == part; });
+    REQUIRE(op != ready.end());
+    s.execute(*op, {.stream = std::string(name) == "attend" ? "side" : "compute", .after = {}});
+  }
+  return lower(*s.finish());
+}
+
+}  // namespace
+
+TEST_CASE("reads of the host's state have one order, whatever the streams") {
+  const PlanPtr plan = two_streams(R"(graph: host {batch=s, tokens=s}
+  %s = symbol() {min=2, hint=8}
+  %x = input(0, tensor(float32, [s, 4]))
+  %t = host.update.default(%x) {out=[tensor(float32, [0])], kind=opaque, reads_context=true}
+  %b = host.attend.default(%x, %t) {out=[tensor(float32, [s, 4])], kind=opaque, reads_context=true}
+  output(%b)
+)",
+                                   {{"update", 0}, {"attend", 0}, {"update", 1}, {"attend", 1}});
+  REQUIRE(objection(plan) == "");
+  const std::vector<Instruction>& compute = plan->streams[0].code;
+  const auto wait = std::ranges::find(compute, Instruction::Kind::kWait, &Instruction::kind);
+  REQUIRE(wait != compute.end());
+  const auto mutant = std::make_shared<Plan>(*plan);
+  mutant->streams[0].code.erase(mutant->streams[0].code.begin() + (wait - compute.begin()));
+  CHECK(objection(mutant).find("are reads of the host's state, and nothing orders them") !=
+        std::string::npos);
+}
+
+TEST_CASE("reads of the host's state go through the parts in their order") {
+  const PlanPtr plan = two_streams(R"(graph: host {batch=s, tokens=s}
+  %s = symbol() {min=2, hint=8}
+  %x = input(0, tensor(float32, [s, 4]))
+  %a = aten.relu.default(%x) {out=[tensor(float32, [s, 4])], out_target="aten.relu.out"}
+  output(%a)
+)",
+                                   {{"relu", 1}, {"relu", 0}});
+  REQUIRE(objection(plan) == "");
+  Graph graph = *plan->graph;
+  graph.ops[0].effects.reads_context = true;
+  const auto mutant = std::make_shared<Plan>(*plan);
+  mutant->graph = std::make_shared<const Graph>(std::move(graph));
+  CHECK(objection(mutant).find("'mb1/relu' reads the host's state for a later part") != std::string::npos);
 }

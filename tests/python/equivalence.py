@@ -17,7 +17,8 @@ import dynaflow as df
 from dynaflow import _core, debug
 from dynaflow.bench.numerics import SEEDS, TOLERATED, float64_reference, relative_rms
 from dynaflow.bench.workload import LlamaShape, build_model, fixed_batch
-from dynaflow.plans import CompiledGraph, Plan
+from dynaflow.plan import Plan
+from dynaflow.plans import CompiledGraph
 
 SHAPE = LlamaShape(hidden=64, intermediate=128, layers=2, heads=4, kv_heads=2, vocabulary=256)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import dynaflow as df
 from dynaflow import debug
-from dynaflow.plans import Plan
+from dynaflow.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("inference")
 

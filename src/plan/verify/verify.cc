@@ -13,7 +13,8 @@ namespace {
 
 using Kind = Violation::Kind;
 
-/// Collectives of one group, and random draws, each follow the one before, whatever the timing.
+/// Collectives of one group, random draws, and reads of the host's state each follow the one before, whatever
+/// the timing; and the reads of one op go through the parts in their order.
 class Sequences {
  public:
   Sequences(const Plan& plan, const StepOrder& order) : plan_(plan), order_(order) {}
@@ -28,6 +29,9 @@ class Sequences {
         if (!op.group.empty() && !follows("collectives of group '" + op.group + "'", site))
           return std::move(violation_);
         if (op.effects.random && !follows("random draws", site)) return std::move(violation_);
+        if (op.effects.reads_context &&
+            (!follows("reads of the host's state", site) || !is_next_part(run.launches[i].op, site)))
+          return std::move(violation_);
       }
     }
     return std::nullopt;
@@ -49,9 +53,24 @@ class Sequences {
     return false;
   }
 
+  bool is_next_part(OpId op, const Site& site) {
+    const RunId id = order_.steps()[static_cast<size_t>(site.step)].id;
+    const auto [entry, added] = reader_.try_emplace(op, id);
+    const RunId before = std::exchange(entry->second, id);
+    if (added || plan_.runs[before].last_part <= plan_.runs[id].first_part) return true;
+    violation_ = Violation{Kind::kOrder,
+                           {before, plan_.runs[before].name},
+                           {id, plan_.runs[id].name},
+                           formatted("'{}' reads the host's state for a later part than '{}', which comes "
+                                     "after it: what parts share has to change in their order",
+                                     plan_.runs[before].name, plan_.runs[id].name)};
+    return false;
+  }
+
   const Plan& plan_;
   const StepOrder& order_;
   std::map<std::string, Site> last_;
+  std::map<OpId, RunId> reader_;  // of the host's state: its last run
   std::optional<Violation> violation_;
 };
 
