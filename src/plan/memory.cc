@@ -106,21 +106,6 @@ std::vector<Candidate> make_candidates(const StoragePlanner& planner, const Happ
   return candidates;
 }
 
-/// Which candidates may not share bytes.
-class Conflicts {
- public:
-  explicit Conflicts(size_t count) : words_((count + 63) / 64), bits_(count * words_) {}
-  bool between(size_t a, size_t b) const { return (bits_[a * words_ + b / 64] >> (b % 64) & 1) != 0; }
-  void add(size_t a, size_t b) {
-    bits_[a * words_ + b / 64] |= uint64_t{1} << (b % 64);
-    bits_[b * words_ + a / 64] |= uint64_t{1} << (a % 64);
-  }
-
- private:
-  size_t words_;
-  std::vector<uint64_t> bits_;
-};
-
 /// When a candidate is used, in issue order.
 struct Span {
   RunId start = 0;
@@ -138,9 +123,9 @@ Span span_of(const Candidate& candidate, const HappensBefore& order) {
   return span;
 }
 
-/// Looks at neighbours only: walks through the candidates by their first use and keeps those at hand that may
-/// still be in use then, or when a later one starts.
-Conflicts find_conflicts(std::vector<Candidate>& candidates, const HappensBefore& order) {
+/// Fills in which candidates may not share bytes. Looks at neighbours only: walks through the candidates by
+/// their first use and keeps those at hand that may still be in use then, or when a later one starts.
+void find_conflicts(std::vector<Candidate>& candidates, const HappensBefore& order) {
   const size_t count = candidates.size();
   std::vector<Span> spans;
   for (const Candidate& candidate : candidates) spans.push_back(span_of(candidate, order));
@@ -151,7 +136,6 @@ Conflicts find_conflicts(std::vector<Candidate>& candidates, const HappensBefore
   std::vector<RunId> ended(count);  // by position: every run below it has ended for this one and all later
   for (size_t i = count; i-- > 0;)
     ended[i] = i + 1 < count ? std::min(spans[by_start[i]].floor, ended[i + 1]) : spans[by_start[i]].floor;
-  Conflicts conflicts(count);
   std::vector<size_t> live;
   for (size_t i = 0; i < count; ++i) {
     const size_t b = by_start[i];
@@ -163,11 +147,9 @@ Conflicts find_conflicts(std::vector<Candidate>& candidates, const HappensBefore
         continue;
       candidates[a].conflicts.push_back(b);
       candidates[b].conflicts.push_back(a);
-      conflicts.add(a, b);
     }
     live.push_back(b);
   }
-  return conflicts;
 }
 
 /// The lowest offset where `size` bytes lie free between the placed neighbours.
@@ -197,36 +179,49 @@ void pack_at_hints(std::vector<Candidate>& candidates) {
   }
 }
 
-/// Conflicting neighbours below `id`, without those that another neighbour already lies on.
-std::vector<size_t> below(const std::vector<Candidate>& candidates, const Conflicts& conflicts, size_t id) {
-  std::vector<size_t> under;
-  for (size_t other : candidates[id].conflicts)
-    if (candidates[other].offset < candidates[id].offset) under.push_back(other);
-  std::sort(under.begin(), under.end(),
-            [&](size_t a, size_t b) { return candidates[a].offset > candidates[b].offset; });
-  std::vector<size_t> kept;
-  for (size_t other : under) {
-    const bool implied = std::any_of(kept.begin(), kept.end(), [&](size_t higher) {
-      return candidates[higher].offset > candidates[other].offset && conflicts.between(higher, other);
-    });
-    if (!implied) kept.push_back(other);
+/// For each candidate, those that it must lie above.
+class Below {
+ public:
+  explicit Below(const std::vector<Candidate>& candidates)
+      : candidates_(candidates), covered_(candidates.size(), candidates.size()) {}
+
+  /// Conflicting neighbours below `id`, without those that another neighbour already lies on.
+  std::vector<BufferId> of(size_t id) {
+    std::vector<size_t> under = neighbours_under(id);
+    std::sort(under.begin(), under.end(),
+              [&](size_t a, size_t b) { return candidates_[a].offset > candidates_[b].offset; });
+    std::vector<BufferId> kept;
+    for (size_t other : under) {
+      if (covered_[other] == id) continue;
+      kept.push_back(static_cast<BufferId>(other));
+      for (size_t lower : neighbours_under(other)) covered_[lower] = id;
+    }
+    std::sort(kept.begin(), kept.end());
+    return kept;
   }
-  return kept;
-}
+
+ private:
+  std::vector<size_t> neighbours_under(size_t id) const {
+    std::vector<size_t> found;
+    for (size_t other : candidates_[id].conflicts)
+      if (candidates_[other].offset < candidates_[id].offset) found.push_back(other);
+    return found;
+  }
+
+  const std::vector<Candidate>& candidates_;
+  std::vector<size_t> covered_;  // the last candidate above which a neighbour covers this one
+};
 
 }  // namespace
 
 void place_buffers(StoragePlanner& planner, const HappensBefore& order, Plan& plan) {
   std::vector<Candidate> candidates = make_candidates(planner, order, plan);
-  const Conflicts conflicts = find_conflicts(candidates, order);
+  find_conflicts(candidates, order);
   pack_at_hints(candidates);
+  Below below(candidates);
   std::vector<BufferId> buffers(planner.storages().size(), kNoId);
   for (size_t id = 0; id < candidates.size(); ++id) {
-    Buffer buffer{candidates[id].bytes, {}};
-    for (size_t other : below(candidates, conflicts, id))
-      buffer.above.push_back(static_cast<BufferId>(other));
-    std::sort(buffer.above.begin(), buffer.above.end());
-    plan.buffers.push_back(std::move(buffer));
+    plan.buffers.push_back({candidates[id].bytes, below.of(id)});
     buffers[candidates[id].storage] = static_cast<BufferId>(id);
   }
   planner.set_buffers(buffers);
