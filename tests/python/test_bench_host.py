@@ -31,7 +31,7 @@ def test_a_chain_has_two_parts_that_meet_at_every_collective():
 
 
 def test_figure_plan_time(display):
-    found = {row.name: row for row in plan_time.run(display, layers=(1, 2), repeats=2)}
+    found = {row.name: row for row in plan_time.run(display, layers=(1, 2), rounds=2)}
     whole = found["plan-time/2 layers"]
     assert whole.value > found["plan-time/2 layers/lower"].value > 0
     assert found["plan-time/2 over 1 layers"].unit == "x"

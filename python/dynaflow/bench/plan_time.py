@@ -22,7 +22,8 @@ from dynaflow.bench.workload import TINY, LlamaShape, build_model, fixed_batch
 LAYERS = (80, 160)
 STRATEGY = "nanoflow"
 PARTS = 2
-REPEATS = 31
+ROUNDS = 7
+REPEATS = 5
 STAGES = ("partition", "schedule", "lower", "verify")
 TARGET = "dynaflow.bench.plan_time:capture_text"
 
@@ -40,18 +41,19 @@ def capture_text(context: RankContext, shape: LlamaShape) -> str:
 def run(
     show: Display,
     layers: tuple[int, ...] = LAYERS,
-    repeats: int = REPEATS,
+    rounds: int = ROUNDS,
     target: str = TARGET,
 ) -> list[Record]:
-    """Captures and measures, and shows a table; the records."""
-    found, rows, totals = [], [], {}
+    """Captures all, then measures them in turns, and shows a table; the records."""
+    texts = {}
     for count in layers:
         show.progress(f"capturing {count} layers")
         shape = LlamaShape(**{**vars(TINY), "layers": count})
         kwargs = dict(shape=shape)
-        text = run_ranks(target, link=Loopback(), world=2, kwargs=kwargs, timeout_s=3600)[0]
-        show.progress(f"planning {count} layers")
-        made = _measure(text, repeats)
+        texts[count] = run_ranks(target, link=Loopback(), world=2, kwargs=kwargs, timeout_s=3600)[0]
+    show.progress("planning")
+    found, rows, totals = [], [], {}
+    for count, made in _measure(texts, rounds).items():
         stages = {name: [ms * 1e-3 for ms in made["ms"][name]] for name in STAGES}
         whole = [sum(repeat) for repeat in zip(*stages.values(), strict=True)]
         totals[count] = quartiles(whole)
@@ -70,11 +72,22 @@ def run(
     return found
 
 
-def _measure(graph: str, repeats: int) -> dict:
+def _measure(graphs: dict[int, str], rounds: int) -> dict[int, dict]:
+    """What the program says of each graph, with the times of all rounds."""
+    found: dict[int, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.txt"
-        path.write_text(graph, encoding="utf-8")
-        return run_program("plan_time", path, STRATEGY, PARTS, repeats)[0]
+        for count, text in graphs.items():
+            (Path(folder) / f"{count}.txt").write_text(text, encoding="utf-8")
+        for _ in range(rounds):
+            for count in graphs:
+                path = Path(folder) / f"{count}.txt"
+                made = run_program("plan_time", path, STRATEGY, PARTS, REPEATS)[0]
+                if count not in found:
+                    found[count] = made
+                    continue
+                for stage, times in made["ms"].items():
+                    found[count]["ms"][stage] += times
+    return found
 
 
 def _row(count: int, made: dict, stages: dict[str, list[float]], whole: Summary) -> list[str]:
