@@ -157,8 +157,10 @@ PlanPtr two_streams(const char* source, const std::vector<std::pair<const char*,
   s.split(2);
   for (const auto& [name, part] : order) {
     const std::vector<ReadyOp> ready = s.get_ready_ops();
-    const auto op = std::ranges::find_if(
-        ready, [&](const ReadyOp& known) { return known.name() == name && known.part() == part; });
+    const auto op =
+        std::find_if(ready.begin(), ready.end(), [&, name = name, part = part](const ReadyOp& known) {
+          return known.name() == name && known.part() == part;
+        });
     REQUIRE(op != ready.end());
     s.execute(*op, {.stream = std::string(name) == "attend" ? "side" : "compute", .after = {}});
   }
@@ -178,7 +180,9 @@ TEST_CASE("reads of the host's state have one order, whatever the streams") {
                                    {{"update", 0}, {"attend", 0}, {"update", 1}, {"attend", 1}});
   REQUIRE(objection(plan) == "");
   const std::vector<Instruction>& compute = plan->streams[0].code;
-  const auto wait = std::ranges::find(compute, Instruction::Kind::kWait, &Instruction::kind);
+  const auto wait = std::find_if(compute.begin(), compute.end(), [](const Instruction& instruction) {
+    return instruction.kind == Instruction::Kind::kWait;
+  });
   REQUIRE(wait != compute.end());
   const auto mutant = std::make_shared<Plan>(*plan);
   mutant->streams[0].code.erase(mutant->streams[0].code.begin() + (wait - compute.begin()));
