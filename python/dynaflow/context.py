@@ -68,7 +68,7 @@ class ContextSteps:
         states = self._states
 
         def enter(step: int, first_part: int, last_part: int) -> None:
-            context.enter(states[step].get((first_part, last_part)))
+            context.enter(states[step][first_part, last_part])
 
         self._library.impl(name, enter, "CompositeExplicitAutograd")
         self.op = f"{NAMESPACE}::{name}"
@@ -76,18 +76,19 @@ class ContextSteps:
     @contextmanager
     def step(self, rows: Sequence[int], ranges: Sequence[Parts]) -> Iterator[int]:
         """The number of a step whose parts have `rows` rows and whose readers need the states of
-        `ranges`.
+        `ranges`, which are parts of the batch.
         """
         borders = list(itertools.accumulate(rows, initial=0))
         cuts = [slice(borders[first], borders[last]) for first, last in ranges]
-        states = list(self.context.prepare(borders[-1], cuts)) if cuts else []
+        states = list(self.context.prepare(borders[-1], cuts))
         if len(states) != len(cuts):
             raise ValueError(
                 f"{type(self.context).__name__}.prepare() returned {len(states)} states for "
                 f"{len(cuts)} cuts"
             )
         number = next(self._numbers)
-        self._states[number] = dict(zip(ranges, states, strict=True))
+        whole = (0, len(rows))
+        self._states[number] = {whole: None, **dict(zip(ranges, states, strict=True))}
         try:
             yield number
         finally:

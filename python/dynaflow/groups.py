@@ -102,8 +102,9 @@ def _calm_readers() -> None:
     tick, or at once where nothing computes, and finds more to read. Devices are shared between
     groups, so this holds for all of the process's. A policy that somebody else chose stays.
     """
-    tasks = Path("/proc/self/task")
-    for task in tasks.iterdir() if hasattr(os, "SCHED_BATCH") and tasks.exists() else ():
+    if not hasattr(os, "SCHED_BATCH"):
+        return  # not Linux
+    for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # the thread has ended, or the system forbids it
             thread = int(task.name)
             reads = (task / "comm").read_text().strip() == _READER
