@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "dynaflow/name.h"
 #include "dynaflow/size_expr.h"
 #include "dynaflow/text.h"
 
@@ -87,8 +88,8 @@ using ArgList = std::vector<Arg>;
 
 /// An argument that names something of the host framework: dtype(float32), device(cpu), layout(strided)...
 struct NamedConstant {
-  std::string kind;
-  std::string name;
+  Name kind;
+  Name name;
   bool operator==(const NamedConstant&) const = default;
 };
 struct ValueRef {
@@ -122,20 +123,20 @@ struct Effects {
 
 /// One dispatcher call.
 struct Op {
-  std::string name;            // unique in the graph
-  std::string target;          // "aten.mm.default"
-  std::string out_target;      // "aten.mm.out" where a true out= overload exists, else empty
-  std::string inplace_target;  // "aten.relu_.default" where the same call can change argument 0, else empty
+  std::string name;     // unique in the graph
+  Name target;          // "aten.mm.default"
+  Name out_target;      // "aten.mm.out" where a true out= overload exists, else empty
+  Name inplace_target;  // "aten.relu_.default" where the same call can change argument 0, else empty
   // Of an op that changes an argument: "aten.relu.default", which computes what it writes from the same
   // leading arguments. Empty where there is none.
-  std::string functional;
+  Name functional;
   OpKind kind = OpKind::kCompute;
   ArgList args;  // all of the schema's arguments, in its order, defaults included
   std::vector<ValueId> outputs;
   Effects effects;
-  std::string group;               // kCollective: the process group's name
-  std::string module;              // path of the module that called it: "model.layers.3.mlp"
-  std::string module_type;         // its class and its ancestors', outermost first, separated by '/'
+  Name group;                      // kCollective: the process group's name
+  Name module;                     // path of the module that called it: "model.layers.3.mlp"
+  Name module_type;                // its class and its ancestors', outermost first, separated by '/'
   std::vector<std::string> marks;  // from df.mark(...)
 
   bool operator==(const Op&) const = default;
@@ -205,9 +206,11 @@ Graph reinplace(Graph graph);
 /// uses an unknown symbol.
 void check(const Graph& graph);
 
-/// An argument's text, its values named by `name_of`; and back, with `lookup` for values.
+/// An argument's text, its values named by `name_of`; and back, with `lookup` for values; equal names share
+/// their text in `names`.
 text::Value arg_to_text(const Arg& arg, const std::function<std::string(ValueId)>& name_of);
-Arg arg_from_text(const text::Value& value, const std::function<ValueId(const text::Value&)>& lookup);
+Arg arg_from_text(const text::Value& value, const std::function<ValueId(const text::Value&)>& lookup,
+                  NamePool& names);
 
 /// Text form; parse_graph(print(g)) == g.
 text::Section to_text(const Graph& graph);

@@ -19,15 +19,15 @@ std::vector<std::string> names(const Graph& graph, const std::vector<ValueId>& i
 nb::dict op_to_dict(const Graph& graph, const Op& op) {
   nb::dict result;
   result["name"] = op.name;
-  result["target"] = op.target;
+  result["target"] = op.target.str();
   result["short_target"] = std::string(short_target(op.target));
-  result["out_target"] = op.out_target;
+  result["out_target"] = op.out_target.str();
   result["view"] = op.kind == OpKind::kView;
   result["collective"] = op.kind == OpKind::kCollective;
   result["opaque"] = op.kind == OpKind::kOpaque;
-  result["group"] = op.group;
-  result["module"] = op.module;
-  result["module_type"] = op.module_type;
+  result["group"] = op.group.str();
+  result["module"] = op.module.str();
+  result["module_type"] = op.module_type.str();
   result["marks"] = op.marks;
   result["inputs"] = names(graph, op_inputs(op));
   result["outputs"] = names(graph, op.outputs);

@@ -85,8 +85,8 @@ std::vector<nb::dict> replacing(const PlanHandle& handle) {
     for (OpId op : replacing.ops) ops.push_back(graph.ops[op].name);
     entry["name"] = replacing.op.name;
     entry["replacement"] = replacing.replacement;
-    entry["target"] = replacing.op.target;
-    entry["out_target"] = replacing.op.out_target;
+    entry["target"] = replacing.op.target.str();
+    entry["out_target"] = replacing.op.out_target.str();
     entry["ops"] = ops;
     entry["inputs"] = values(op_inputs(replacing.op));
     entry["outputs"] = values(replacing.op.outputs);

@@ -71,7 +71,8 @@ std::vector<CollectiveReport> explain(const Plan& plan) {
         report.overlaps = free_runs(plan, order, id);
         if (report.overlaps.empty()) report.reason = why_exposed(plan, order, id);
       } else {
-        report.name = formatted("{}.{}", op.module.empty() ? run.name : op.module, short_target(op.target));
+        report.name =
+            formatted("{}.{}", op.module.empty() ? run.name : op.module.str(), short_target(op.target));
         report.reason = why_inside(plan, run);
       }
       reports.push_back(std::move(report));

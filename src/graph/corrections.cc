@@ -21,7 +21,7 @@ const ValueRef* value_argument(const Op& op, size_t index) {
 
 void make_view(Graph& graph, Op& op, ValueId source) {
   op.kind = OpKind::kView;
-  op.out_target.clear();
+  op.out_target = {};
   graph.values[op.outputs[0]].alias_of = source;
 }
 

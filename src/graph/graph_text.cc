@@ -167,7 +167,7 @@ class GraphReader {
 
   void read_op(const Line& line) {
     Op op;
-    op.target = line.kind;
+    op.target = names_.share(line.kind);
     for (const text::Value& value : line.args) op.args.push_back(read_arg(value));
     read_op_attrs(line, op);
     const std::vector<text::Value>& metas = line.at("out").as_list();
@@ -196,17 +196,17 @@ class GraphReader {
       else if (key == "kind")
         op.kind = read_kind(value);
       else if (key == "out_target")
-        op.out_target = value.as_string();
+        op.out_target = names_.share(value.as_string());
       else if (key == "inplace_target")
-        op.inplace_target = value.as_string();
+        op.inplace_target = names_.share(value.as_string());
       else if (key == "functional")
-        op.functional = value.as_string();
+        op.functional = names_.share(value.as_string());
       else if (key == "group")
-        op.group = value.as_string();
+        op.group = names_.share(value.as_string());
       else if (key == "module")
-        op.module = value.as_string();
+        op.module = names_.share(value.as_string());
       else if (key == "type")
-        op.module_type = value.as_string();
+        op.module_type = names_.share(value.as_string());
       else if (key == "random")
         op.effects.random = value.as_bool();
       else if (key == "host_sync")
@@ -230,7 +230,7 @@ class GraphReader {
   }
 
   Arg read_arg(const text::Value& value) {
-    return arg_from_text(value, [this](const text::Value& ref) { return lookup(ref); });
+    return arg_from_text(value, [this](const text::Value& ref) { return lookup(ref); }, names_);
   }
 
   std::vector<SizeExpr> read_sizes(const text::Value& value) {
@@ -272,6 +272,7 @@ class GraphReader {
   }
 
   ExprPool pool_;
+  NamePool names_;
   Graph graph_;
   std::map<std::string, ValueId> by_name_;
 };
@@ -300,7 +301,8 @@ text::Value arg_to_text(const Arg& arg, const std::function<std::string(ValueId)
   return std::visit(Visitor{name_of}, arg.data);
 }
 
-Arg arg_from_text(const text::Value& value, const std::function<ValueId(const text::Value&)>& lookup) {
+Arg arg_from_text(const text::Value& value, const std::function<ValueId(const text::Value&)>& lookup,
+                  NamePool& names) {
   using Kind = text::Value::Kind;
   switch (value.kind) {
     case Kind::kNone:
@@ -315,12 +317,12 @@ Arg arg_from_text(const text::Value& value, const std::function<ValueId(const te
       return {ValueRef{lookup(value)}};
     case Kind::kList: {
       ArgList items;
-      for (const text::Value& item : value.items) items.push_back(arg_from_text(item, lookup));
+      for (const text::Value& item : value.items) items.push_back(arg_from_text(item, lookup, names));
       return {std::move(items)};
     }
     case Kind::kCall:
       if (value.items.size() == 1 && value.items[0].kind == Kind::kString)
-        return {NamedConstant{value.name, value.items[0].name}};
+        return {NamedConstant{names.share(value.name), names.share(value.items[0].name)}};
       break;
     case Kind::kInt:
     case Kind::kName:

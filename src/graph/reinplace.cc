@@ -109,7 +109,7 @@ class Reinplacer {
     if (!(meta(to) == meta(value->id)) || changed_after(root(to), copy)) return;
     if (!store(to, root(value->id), copy)) return;
     Op& op = graph_.ops[copy];
-    op.functional.clear();
+    op.functional = {};
     op.effects.writes.clear();
     make_view(copy, to);
   }
@@ -167,7 +167,7 @@ class Reinplacer {
   void make_in_place(OpId id, ValueId place) {
     Op& op = graph_.ops[id];
     op.functional = std::exchange(op.target, std::exchange(op.inplace_target, {}));
-    op.out_target.clear();
+    op.out_target = {};
     op.args[0] = {ValueRef{place}};
     write(id, place);
   }
@@ -179,7 +179,7 @@ class Reinplacer {
     for (ValueId input : op_inputs(op))
       if (root(input) == root(place)) return false;
     op.functional = std::exchange(op.target, std::exchange(op.out_target, {}));
-    op.inplace_target.clear();
+    op.inplace_target = {};
     op.args.push_back({ValueRef{place}});
     write(id, place);
     return true;
@@ -232,8 +232,8 @@ class Reinplacer {
     const Op& scatter = graph_.ops[before];
     Op copy;
     copy.name = scatter.name + ".copy";
-    copy.target = kCopyInPlace;
-    copy.functional = kCopy;
+    copy.target = std::string(kCopyInPlace);
+    copy.functional = std::string(kCopy);
     copy.args = {{ValueRef{place}}, {ValueRef{source}}, {false}};
     copy.outputs = {static_cast<ValueId>(graph_.values.size())};
     copy.effects.writes = {place};
@@ -251,8 +251,8 @@ class Reinplacer {
     op.target = "aten.alias.default";
     op.kind = OpKind::kView;
     op.args = {{ValueRef{place}}};
-    op.out_target.clear();
-    op.inplace_target.clear();
+    op.out_target = {};
+    op.inplace_target = {};
     if (graph_.values[op.outputs[0]].alias_of == kNoId) lay(op.outputs[0], place);
   }
 

@@ -1,6 +1,7 @@
 #include "dynaflow/size_expr.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 
 namespace dynaflow {
@@ -75,16 +76,18 @@ int64_t apply(AtomKind kind, int64_t a, int64_t b) {
 bool term_before(const Term& a, const Term& b) { return compare_atoms(a.atoms, b.atoms) < 0; }
 bool atom_before(const AtomPtr& a, const AtomPtr& b) { return compare(a, b) < 0; }
 
-/// Appends a sorted list to a sorted one. A merge, so that long sums are read in no more than quadratic time.
+/// Both sorted lists in one. A merge, so that long sums are read in no more than quadratic time.
 template <typename T>
-std::vector<T> merged(std::vector<T> a, const std::vector<T>& b, bool (*before)(const T&, const T&)) {
-  const auto middle = a.insert(a.end(), b.begin(), b.end());
-  std::inplace_merge(a.begin(), middle, a.end(), before);
-  return a;
+std::vector<T> merged(const std::vector<T>& a, const std::vector<T>& b, bool (*before)(const T&, const T&)) {
+  std::vector<T> all;
+  all.reserve(a.size() + b.size());
+  std::merge(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(all), before);
+  return all;
 }
 
 /// Sorts, merges terms with equal atoms and drops zeros.
 std::vector<Term> normalize(std::vector<Term> terms) {
+  if (terms.size() == 1 && terms[0].coefficient != 0) return terms;
   if (!std::is_sorted(terms.begin(), terms.end(), term_before))
     std::sort(terms.begin(), terms.end(), term_before);
   std::vector<Term> result;
@@ -205,6 +208,7 @@ SizeExpr operator*(const SizeExpr& a, const SizeExpr& b) {
   if (a.terms().size() * b.terms().size() > 4 * static_cast<size_t>(kMaxWeight))
     throw GraphError("a product of sizes has too many terms");
   std::vector<Term> terms;
+  terms.reserve((a.terms().size() + 1) * (b.terms().size() + 1) - 1);
   const auto add = [&](int64_t x, int64_t y, const std::vector<AtomPtr>& atoms) {
     if (x != 0 && y != 0) terms.push_back({checked_mul(x, y), atoms});
   };

@@ -181,10 +181,9 @@ RuleResult relabel(const RuleContext& context, const std::vector<int>& to) {
 
 Layout infer_layout(const std::vector<SizeExpr>& shape, std::string_view symbol) {
   Layout layout;
-  const SizeExpr rows = SizeExpr::symbol(std::string(symbol));
   for (size_t d = 0; d < shape.size(); ++d) {
     if (!shape[d].depends_on(symbol)) continue;
-    const auto inner = shape[d].divide_exact(rows);
+    const auto inner = shape[d].divide_exact(SizeExpr::symbol(std::string(symbol)));
     if (layout.is_sharded() || !inner || inner->depends_on(symbol)) return {.kind = Layout::Kind::kMixed};
     layout = {Layout::Kind::kShard, static_cast<int>(d), 1, *inner};
   }

@@ -22,10 +22,11 @@ std::vector<std::string_view> split_text(std::string_view text, char separator) 
   return parts;
 }
 
-bool matches_target(std::string_view pattern, const Op& op) {
-  for (std::string_view choice : split_text(pattern, '|'))
-    if (glob_match(choice, short_target(op.target)) || glob_match(choice, op.target)) return true;
-  return false;
+bool matches_target(const std::vector<std::string_view>& choices, const Op& op) {
+  const std::string_view name = short_target(op.target);
+  return std::any_of(choices.begin(), choices.end(), [&](std::string_view choice) {
+    return glob_match(choice, name) || glob_match(choice, op.target);
+  });
 }
 
 /// The path of the outermost module around `op` that `pattern` names, by class or by path; empty: none.
@@ -120,10 +121,12 @@ class Matcher {
  private:
   bool match_func(const Annotation& annotation) {
     const size_t length = annotation.patterns.size();
+    std::vector<std::vector<std::string_view>> choices;
+    for (const std::string& pattern : annotation.patterns) choices.push_back(split_text(pattern, '|'));
     bool matched = false;
     for (size_t at = 0; length > 0 && at + length <= ops_.size(); ++at) {
       size_t same = 0;
-      while (same < length && matches_target(annotation.patterns[same], graph_.ops[ops_[at + same]])) ++same;
+      while (same < length && matches_target(choices[same], graph_.ops[ops_[at + same]])) ++same;
       if (same < length) continue;
       const int group = next_group_++;
       for (size_t i = 0; i < length; ++i) assign(ops_[at + i], group, annotation);

@@ -14,7 +14,10 @@ namespace {
 /// Orders ops by what they read, write and share, in program order.
 class DependencyTracker {
  public:
-  explicit DependencyTracker(const Graph& graph) : graph_(graph) {}
+  explicit DependencyTracker(const Graph& graph) : graph_(graph), is_written_(graph.values.size(), false) {
+    for (const Op& op : graph.ops)
+      for (ValueId written : op.effects.writes) is_written_[storage_root(graph, written)] = true;
+  }
 
   /// The ops that must come before `id`; call in program order.
   std::vector<OpId> before(OpId id) {
@@ -26,6 +29,7 @@ class DependencyTracker {
     for (ValueId input : op_inputs(op)) {
       const ValueId root = storage_root(graph_, input);
       add(graph_.values[root].op);
+      if (!is_written_[root]) continue;
       add(last_writer(root));
       readers_[root].push_back(id);
     }
@@ -51,6 +55,7 @@ class DependencyTracker {
   }
 
   const Graph& graph_;
+  std::vector<bool> is_written_;  // by storage root
   std::map<ValueId, std::vector<OpId>> readers_;
   std::map<ValueId, OpId> writers_;
   OpId last_ordered_ = kNoId;

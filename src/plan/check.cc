@@ -7,6 +7,16 @@ namespace dynaflow {
 
 namespace {
 
+/// How many values op_inputs() would find.
+size_t count_inputs(const ArgList& args) {
+  size_t count = 0;
+  for (const Arg& arg : args) {
+    if (std::holds_alternative<ValueRef>(arg.data)) ++count;
+    if (const auto* list = std::get_if<ArgList>(&arg.data)) count += count_inputs(*list);
+  }
+  return count;
+}
+
 class PlanChecker {
  public:
   explicit PlanChecker(const Plan& plan) : plan_(plan) {}
@@ -94,7 +104,7 @@ class PlanChecker {
       index(launch.op, plan_.graph->ops.size() + plan_.replacing.size(), "op");
       const Op& op = plan_.op(launch.op);
       for (SlotId slot : launch.inputs) index(slot, plan_.slots.size(), "slot");
-      if (launch.inputs.size() != op_inputs(op).size() || launch.outputs.size() != op.outputs.size())
+      if (launch.inputs.size() != count_inputs(op.args) || launch.outputs.size() != op.outputs.size())
         fail(formatted("a launch of '{}' has {} inputs and {} outputs", op.name, launch.inputs.size(),
                        launch.outputs.size()));
       for (SlotId slot : launch.outputs)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <span>
 #include <unordered_map>
 
 namespace dynaflow {
@@ -15,7 +16,6 @@ struct Candidate {
   int64_t offset = 0;  // at the hints
   std::vector<Access> firsts;
   std::vector<Access> lasts;
-  std::vector<size_t> conflicts;
 };
 
 bool finished_before(const Access& a, const Access& b, const HappensBefore& order) {
@@ -82,21 +82,43 @@ class HintSizes {
   std::unordered_map<SizeExpr, int64_t, Hash> known_;
 };
 
+/// Bytes of a tensor's storage, worked out once for tensors that lie alike. Keeps pointers to the metas.
+class StorageBytes {
+ public:
+  const SizeExpr& of(const TensorMeta& meta) {
+    const auto [entry, added] = known_.try_emplace(&meta);
+    if (added) entry->second = storage_elements(meta) * item_size(meta.dtype);
+    return entry->second;
+  }
+
+ private:
+  struct Hash {
+    size_t operator()(const TensorMeta* meta) const {
+      size_t hash = static_cast<size_t>(meta->dtype);
+      for (const auto* list : {&meta->shape, &meta->strides})
+        for (const SizeExpr& expr : *list) hash = hash * 31 + hash_of(expr);
+      return hash;
+    }
+  };
+  struct Equal {
+    bool operator()(const TensorMeta* a, const TensorMeta* b) const { return *a == *b; }
+  };
+  std::unordered_map<const TensorMeta*, SizeExpr, Hash, Equal> known_;
+};
+
 std::vector<Candidate> make_candidates(const StoragePlanner& planner, const HappensBefore& order,
                                        const Plan& plan) {
   std::vector<Candidate> candidates;
+  candidates.reserve(planner.storages().size());
   PartSizes sizes(*plan.graph, plan.cut.parts);
-  std::vector<std::optional<SizeExpr>> bytes_of(plan.graph->values.size());
+  StorageBytes bytes;
   HintSizes hints(plan);
   for (size_t id = 0; id < planner.storages().size(); ++id) {
     const Storage& storage = planner.storages()[id];
     if (storage.where != Root::kArena || storage.accesses.empty()) continue;
     Candidate candidate;
     candidate.storage = id;
-    const TensorMeta& meta = plan.graph->values[storage.root].meta;
-    std::optional<SizeExpr>& bytes = bytes_of[storage.root];
-    if (!bytes) bytes = storage_elements(meta) * item_size(meta.dtype);
-    candidate.bytes = sizes.of(*bytes, storage.range);
+    candidate.bytes = sizes.of(bytes.of(plan.graph->values[storage.root].meta), storage.range);
     const int64_t exact = hints.of(candidate.bytes);
     candidate.size = std::max<int64_t>((exact + kAlignment - 1) / kAlignment, 1) * kAlignment;
     candidate.firsts = extremes(storage.accesses, order, true);
@@ -123,11 +145,33 @@ Span span_of(const Candidate& candidate, const HappensBefore& order) {
   return span;
 }
 
-/// Fills in which candidates may not share bytes. Looks at neighbours only: walks through the candidates by
-/// their first use and keeps those at hand that may still be in use then, or when a later one starts.
-void find_conflicts(std::vector<Candidate>& candidates, const HappensBefore& order) {
+/// Which candidates may not share bytes with each, side by side in memory.
+class Conflicts {
+ public:
+  Conflicts(size_t candidates, const std::vector<std::pair<uint32_t, uint32_t>>& pairs)
+      : first_(candidates + 1, 0), others_(2 * pairs.size()) {
+    for (const auto& [a, b] : pairs) ++first_[a], ++first_[b];
+    std::partial_sum(first_.begin(), first_.end(), first_.begin());
+    for (const auto& [a, b] : pairs) {
+      others_[--first_[a]] = b;
+      others_[--first_[b]] = a;
+    }
+  }
+  std::span<const uint32_t> of(size_t candidate) const {
+    return std::span(others_).subspan(first_[candidate], first_[candidate + 1] - first_[candidate]);
+  }
+
+ private:
+  std::vector<size_t> first_;  // by candidate, and the end of all
+  std::vector<uint32_t> others_;
+};
+
+/// Looks at neighbours only: walks through the candidates by their first use and keeps those at hand that may
+/// still be in use then, or when a later one starts.
+Conflicts find_conflicts(const std::vector<Candidate>& candidates, const HappensBefore& order) {
   const size_t count = candidates.size();
   std::vector<Span> spans;
+  spans.reserve(count);
   for (const Candidate& candidate : candidates) spans.push_back(span_of(candidate, order));
   std::vector<size_t> by_start(count);
   std::iota(by_start.begin(), by_start.end(), size_t{0});
@@ -136,6 +180,7 @@ void find_conflicts(std::vector<Candidate>& candidates, const HappensBefore& ord
   std::vector<RunId> ended(count);  // by position: every run below it has ended for this one and all later
   for (size_t i = count; i-- > 0;)
     ended[i] = i + 1 < count ? std::min(spans[by_start[i]].floor, ended[i + 1]) : spans[by_start[i]].floor;
+  std::vector<std::pair<uint32_t, uint32_t>> pairs;
   std::vector<size_t> live;
   for (size_t i = 0; i < count; ++i) {
     const size_t b = by_start[i];
@@ -145,15 +190,15 @@ void find_conflicts(std::vector<Candidate>& candidates, const HappensBefore& ord
       if (dead_before(candidates[a], candidates[b], order) ||
           dead_before(candidates[b], candidates[a], order))
         continue;
-      candidates[a].conflicts.push_back(b);
-      candidates[b].conflicts.push_back(a);
+      pairs.emplace_back(static_cast<uint32_t>(a), static_cast<uint32_t>(b));
     }
     live.push_back(b);
   }
+  return {count, pairs};
 }
 
 /// The lowest offset where `size` bytes lie free between the placed neighbours.
-int64_t first_fit(std::vector<std::pair<int64_t, int64_t>> taken, int64_t size) {
+int64_t first_fit(std::vector<std::pair<int64_t, int64_t>>& taken, int64_t size) {
   std::sort(taken.begin(), taken.end());
   int64_t offset = 0;
   for (const auto& [begin, end] : taken) {
@@ -163,18 +208,19 @@ int64_t first_fit(std::vector<std::pair<int64_t, int64_t>> taken, int64_t size) 
   return offset;
 }
 
-void pack_at_hints(std::vector<Candidate>& candidates) {
+void pack_at_hints(std::vector<Candidate>& candidates, const Conflicts& conflicts) {
   std::vector<size_t> by_size(candidates.size());
   std::iota(by_size.begin(), by_size.end(), size_t{0});
   std::stable_sort(by_size.begin(), by_size.end(),
                    [&](size_t a, size_t b) { return candidates[a].size > candidates[b].size; });
   std::vector<bool> placed(candidates.size(), false);
+  std::vector<std::pair<int64_t, int64_t>> taken;
   for (size_t id : by_size) {
-    std::vector<std::pair<int64_t, int64_t>> taken;
-    for (size_t other : candidates[id].conflicts)
+    taken.clear();
+    for (size_t other : conflicts.of(id))
       if (placed[other])
         taken.emplace_back(candidates[other].offset, candidates[other].offset + candidates[other].size);
-    candidates[id].offset = first_fit(std::move(taken), candidates[id].size);
+    candidates[id].offset = first_fit(taken, candidates[id].size);
     placed[id] = true;
   }
 }
@@ -182,43 +228,45 @@ void pack_at_hints(std::vector<Candidate>& candidates) {
 /// For each candidate, those that it must lie above.
 class Below {
  public:
-  explicit Below(const std::vector<Candidate>& candidates)
-      : candidates_(candidates), covered_(candidates.size(), candidates.size()) {}
+  Below(const std::vector<Candidate>& candidates, const Conflicts& conflicts)
+      : candidates_(candidates), conflicts_(conflicts), covered_(candidates.size(), candidates.size()) {}
 
   /// Conflicting neighbours below `id`, without those that another neighbour already lies on.
   std::vector<BufferId> of(size_t id) {
-    std::vector<size_t> under = neighbours_under(id);
-    std::sort(under.begin(), under.end(),
+    under_.clear();
+    for_each_under(id, [&](size_t other) { under_.push_back(other); });
+    std::sort(under_.begin(), under_.end(),
               [&](size_t a, size_t b) { return candidates_[a].offset > candidates_[b].offset; });
     std::vector<BufferId> kept;
-    for (size_t other : under) {
+    for (size_t other : under_) {
       if (covered_[other] == id) continue;
       kept.push_back(static_cast<BufferId>(other));
-      for (size_t lower : neighbours_under(other)) covered_[lower] = id;
+      for_each_under(other, [&](size_t lower) { covered_[lower] = id; });
     }
     std::sort(kept.begin(), kept.end());
     return kept;
   }
 
  private:
-  std::vector<size_t> neighbours_under(size_t id) const {
-    std::vector<size_t> found;
-    for (size_t other : candidates_[id].conflicts)
-      if (candidates_[other].offset < candidates_[id].offset) found.push_back(other);
-    return found;
+  template <typename Visit>
+  void for_each_under(size_t id, Visit visit) const {
+    for (size_t other : conflicts_.of(id))
+      if (candidates_[other].offset < candidates_[id].offset) visit(other);
   }
 
   const std::vector<Candidate>& candidates_;
+  const Conflicts& conflicts_;
   std::vector<size_t> covered_;  // the last candidate above which a neighbour covers this one
+  std::vector<size_t> under_;    // of the candidate at hand
 };
 
 }  // namespace
 
 void place_buffers(StoragePlanner& planner, const HappensBefore& order, Plan& plan) {
   std::vector<Candidate> candidates = make_candidates(planner, order, plan);
-  find_conflicts(candidates, order);
-  pack_at_hints(candidates);
-  Below below(candidates);
+  const Conflicts conflicts = find_conflicts(candidates, order);
+  pack_at_hints(candidates, conflicts);
+  Below below(candidates, conflicts);
   std::vector<BufferId> buffers(planner.storages().size(), kNoId);
   for (size_t id = 0; id < candidates.size(); ++id) {
     plan.buffers.push_back({candidates[id].bytes, below.of(id)});

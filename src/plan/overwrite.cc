@@ -69,7 +69,7 @@ class OverwriteFinder {
     const TensorMeta& to = graph_.values[op.outputs[0]].meta;
     return from == to && layouts_[input] == layouts_[op.outputs[0]] && root.meta.dtype == from.dtype &&
            from.strides == contiguous_strides(from.shape) &&
-           storage_elements(root.meta) == storage_elements(from);
+           (root.meta == from || storage_elements(root.meta) == storage_elements(from));
   }
 
   const Graph& graph_;

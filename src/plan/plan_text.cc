@@ -206,7 +206,8 @@ class PlanReader {
       op.outputs.push_back(value->second);
     }
     for (const text::Value& arg : line.args)
-      op.args.push_back(arg_from_text(arg, [this](const text::Value& ref) { return find_value(ref); }));
+      op.args.push_back(
+          arg_from_text(arg, [this](const text::Value& ref) { return find_value(ref); }, names_));
     for (const text::Value& name : line.at("replaces").as_list()) {
       const auto found = ops_.find(name.as_string());
       const bool own = found != ops_.end() && found->second < static_cast<OpId>(plan_.graph->ops.size());
@@ -299,6 +300,7 @@ class PlanReader {
   }
 
   ExprPool pool_;
+  NamePool names_;
   Plan& plan_;
   std::map<std::string, ValueId> values_;
   std::map<std::string, OpId> ops_;

@@ -8,6 +8,8 @@ namespace dynaflow {
 
 namespace {
 
+constexpr size_t kUsualAccesses = 4;  // of one storage: made by one op, read by few
+
 std::vector<PartRange> ranges_of(const Issue& issue, int parts) {
   std::vector<PartRange> ranges{{0, parts}};
   for (const IssuedRun& issued : issue.runs) ranges.emplace_back(issued.run.first_part, issued.run.last_part);
@@ -131,6 +133,7 @@ void StoragePlanner::add_storage(ValueId root, PartRange range) {
   for (size_t inner = 0; inner < ranges_.size(); ++inner)
     if (range.first <= ranges_[inner].first && ranges_[inner].second <= range.second)
       storage_at_.at(root, inner) = static_cast<int32_t>(storages_.size());
+  storage.accesses.reserve(kUsualAccesses);
   storages_.push_back(std::move(storage));
 }
 
@@ -147,6 +150,8 @@ void StoragePlanner::describe(Slot& slot, const Storage& storage) {
   const Layout& layout = partition_.split.layouts[slot.value];
   const auto own = [&](const SizeExpr& expr) { return sizes_.of(expr, {slot.first_part, slot.last_part}); };
   const auto whole = [&](const SizeExpr& expr) { return sizes_.of(expr, storage.range); };
+  slot.sizes.reserve(meta.shape.size());
+  slot.strides.reserve(meta.strides.size());
   for (const SizeExpr& size : meta.shape) slot.sizes.push_back(own(size));
   for (const SizeExpr& stride : meta.strides) slot.strides.push_back(whole(stride));
   slot.offset = whole(meta.offset);
@@ -209,6 +214,7 @@ OpLaunch StoragePlanner::make_launch(OpId id, const IssuedRun& issued) {
   const std::span<const ValueId> inputs = inputs_of(id);
   launch.inputs.reserve(inputs.size());
   for (ValueId value : inputs) launch.inputs.push_back(slot(value, range_of(value, issued.run)));
+  launch.outputs.reserve(op.outputs.size());
   for (ValueId value : op.outputs) {
     const PartRange range = range_of(value, issued.run);
     Storage& storage = storages_[storage_of(value, range)];
@@ -227,6 +233,8 @@ OpLaunch StoragePlanner::make_launch(OpId id, const IssuedRun& issued) {
 }
 
 void StoragePlanner::place_launches() {
+  plan_.runs.reserve(issue_.runs.size());
+  plan_.slots.reserve(storages_.size());
   for (RunId id = 0; id < static_cast<RunId>(issue_.runs.size()); ++id) {
     const IssuedRun& issued = issue_.runs[id];
     Run run;
@@ -239,6 +247,7 @@ void StoragePlanner::place_launches() {
       run.name = issued.run.parts() == 1
                      ? formatted("mb{}/{}", run.first_part, run.name)
                      : formatted("mb{}-{}/{}", run.first_part, run.last_part - 1, run.name);
+    run.launches.reserve(launches_[static_cast<size_t>(id)].size());
     for (OpId op : launches_[static_cast<size_t>(id)]) {
       const int position = static_cast<int>(run.launches.size());
       OpLaunch launch = make_launch(op, issued);

@@ -122,13 +122,15 @@ text::Line to_text(const Replacement& replacement) {
 }
 
 Arg replacement_arg(const text::Value& value) {
-  return arg_from_text(value, [](const text::Value& ref) -> ValueId {
+  NamePool names;
+  const auto input = [](const text::Value& ref) -> ValueId {
     const std::string& name = ref.as_ref();
     const bool digits = name.size() > kInput.size() && name.size() < kInput.size() + 5 &&
                         name.find_first_not_of("0123456789", kInput.size()) == std::string::npos;
     if (!name.starts_with(kInput) || !digits) ref.fail("an input: %in0, %in1, ...");
     return std::stoi(name.substr(kInput.size()));
-  });
+  };
+  return arg_from_text(value, input, names);
 }
 
 Replacement replacement_from_text(const text::Line& line) {

@@ -25,7 +25,7 @@ TABLE = {
 }
 
 # Public headers not named after their layer.
-PUBLIC = {"text": "base", "size_expr": "base", "layout": "graph", "verify": "plan"}
+PUBLIC = {"text": "base", "name": "base", "size_expr": "base", "layout": "graph", "verify": "plan"}
 
 # A layer's concrete implementations: only they themselves, and tests, may include their headers.
 CONCRETE = ("device/cpu", "device/fake", "kernels/test")

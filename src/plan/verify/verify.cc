@@ -26,7 +26,7 @@ class Sequences {
       for (size_t i = 0; i < run.launches.size(); ++i) {
         const Op& op = plan_.op(run.launches[i].op);
         const Site site{step, static_cast<int32_t>(i)};
-        if (!op.group.empty() && !follows("collectives of group '" + op.group + "'", site))
+        if (!op.group.empty() && !follows("collectives of group '" + op.group.str() + "'", site))
           return std::move(violation_);
         if (op.effects.random && !follows("random draws", site)) return std::move(violation_);
         if (op.effects.reads_context &&
