@@ -5,6 +5,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_set>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -58,6 +60,34 @@ struct TensorMeta {
 
   bool operator==(const TensorMeta&) const = default;
 };
+/// A TensorMeta that tensors which are alike share: a graph of equal layers has few different ones. An
+/// immutable value; compares as what it holds.
+class SharedMeta {
+ public:
+  SharedMeta() : SharedMeta(TensorMeta()) {}
+  SharedMeta(TensorMeta meta)  // NOLINT(google-explicit-constructor): it is a meta
+      : meta_(std::make_shared<const TensorMeta>(std::move(meta))) {}
+  const TensorMeta& operator*() const { return *meta_; }
+  const TensorMeta* operator->() const { return meta_.get(); }
+  operator const TensorMeta&() const { return *meta_; }  // NOLINT(google-explicit-constructor)
+  bool operator==(const SharedMeta& other) const { return meta_ == other.meta_ || *meta_ == *other.meta_; }
+
+ private:
+  std::shared_ptr<const TensorMeta> meta_;
+};
+
+/// Lets equal metas share what they hold. Not thread-safe.
+class MetaPool {
+ public:
+  const SharedMeta& share(SharedMeta meta) { return *known_.insert(std::move(meta)).first; }
+
+ private:
+  struct Hash {
+    size_t operator()(const SharedMeta& meta) const;
+  };
+  std::unordered_set<SharedMeta, Hash> known_;
+};
+
 /// The strides of a dense row-major tensor of that shape.
 std::vector<SizeExpr> contiguous_strides(const std::vector<SizeExpr>& shape);
 /// How many elements a storage must have to hold a tensor from its first on: the product of the sizes, or
@@ -74,7 +104,7 @@ enum class Origin : uint8_t {
 
 struct Value {
   std::string name;
-  TensorMeta meta;
+  SharedMeta meta;
   Origin origin = Origin::kOp;
   int32_t index = 0;
   OpId op = kNoId;
@@ -138,6 +168,9 @@ struct Op {
   Name module;                     // path of the module that called it: "model.layers.3.mlp"
   Name module_type;                // its class and its ancestors', outermost first, separated by '/'
   std::vector<std::string> marks;  // from df.mark(...)
+  // The host's word that a part's rows of what it makes and writes need only the part's rows of what it
+  // reads.
+  bool by_rows = false;
 
   bool operator==(const Op&) const = default;
 };
@@ -189,6 +222,16 @@ std::string_view short_target(std::string_view target);
 std::vector<bool> elementwise_ops(const Graph& graph);
 /// The targets of such ops, sorted.
 std::vector<std::string> elementwise_targets();
+
+/// By OpId: whether a compiler makes loops of the op that it can fuse with its neighbours': element by
+/// element, or a reduction along a dimension, or a copy.
+std::vector<bool> fusible_ops(const Graph& graph);
+
+/// Part of a graph as a graph of its own, the same text wherever the part occurs: `inputs` become its inputs,
+/// `outputs` its outputs, values and symbols are numbered, names, modules and marks are gone. Views of what
+/// is made inside come along. `ops`: that launch something, in program order.
+Graph extract(const Graph& graph, const std::vector<OpId>& ops, const std::vector<ValueId>& inputs,
+              const std::vector<ValueId>& outputs);
 
 /// Applies what schemas do not say: ops that return their input's storage though the schema calls it fresh
 /// (_unsafe_view, wait_tensor), and copies of a waited collective back into its source, which are the

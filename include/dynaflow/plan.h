@@ -66,14 +66,9 @@ struct Slot {
   int last_part = 1;
   Root root = Root::kArena;
   int32_t index = kNoId;
-  std::vector<SizeExpr> sizes;
-  std::vector<SizeExpr> strides;
-  SizeExpr offset;  // elements from the root's first
+  SharedMeta meta;  // of those parts; the offset from the root's first element
   bool operator==(const Slot&) const = default;
 };
-
-/// Whether two slots of one storage are the same elements in the same order.
-bool lies_as(const Graph& graph, const Slot& a, const Slot& b);
 
 /// Bytes allocated for the caller in every run: one graph output, or several that share storage.
 struct OutputStorage {

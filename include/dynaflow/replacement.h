@@ -20,6 +20,8 @@ class Regions {
  public:
   explicit Regions(const Partition& partition);
   Region of(std::span<const SegmentId> segments) const;
+  /// `ops`: of the partition's segments, in program order.
+  Region of_ops(std::vector<OpId> ops) const;
 
  private:
   const Partition& partition_;

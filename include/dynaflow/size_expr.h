@@ -44,6 +44,8 @@ class SizeExpr {
   std::vector<std::string> symbols() const;
   /// The expression with `symbol` replaced.
   SizeExpr substitute(std::string_view symbol, const SizeExpr& replacement) const;
+  /// The expression with every symbol called what `name_of` says, all at once.
+  SizeExpr renamed(const std::function<std::string(std::string_view)>& name_of) const;
   /// this / divisor when that is a polynomial again and `divisor` is one term; none otherwise.
   std::optional<SizeExpr> divide_exact(const SizeExpr& divisor) const;
   /// The value under an assignment. Throws GraphError on division by zero or overflow of int64.
@@ -68,6 +70,7 @@ class SizeExpr {
  private:
   SizeExpr(int64_t constant, std::vector<Term> terms);
   static SizeExpr from_atom(AtomPtr atom);
+  SizeExpr with_symbols(const std::function<SizeExpr(const AtomPtr&)>& replace) const;
   bool is_term() const { return constant_ == 0 && terms().size() == 1; }
   /// What copies share.
   struct Shared {

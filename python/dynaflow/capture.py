@@ -200,6 +200,8 @@ class _Capture:
             attrs.append("random=true")
         if self.context is not None and self.context.is_read_by(known.target):
             attrs.append("reads_context=true")
+        if self.context is not None and self.context.keeps_rows(known.target):
+            attrs.append("by_rows=true")
         if known.host_sync and has_unknown_size(node):
             attrs.append("host_sync=true")
         if known.out_target:

@@ -33,6 +33,10 @@ class HostContext:
     #: any text.
     ops: Sequence[str] = ()
 
+    #: Other ops without a split rule, or that change an argument in place: a part's rows of what
+    #: they make and write need only the part's rows of what they read. Named as `ops` are.
+    row_ops: Sequence[str] = ()
+
     def prepare(self, batch: int, cuts: Sequence[slice]) -> Sequence[Any]:
         """A state for each of `cuts`, rows of the present batch of `batch` rows. Called by the
         caller's thread before a step that needs any, not in steps that run the batch as a whole.
@@ -48,10 +52,16 @@ class HostContext:
 
     def is_read_by(self, target: str) -> bool:
         """Whether the op "namespace.name.overload" is one of `ops`."""
-        full, name = target.rpartition(".")[0], target.split(".")[1]
-        return any(
-            fnmatchcase(text, pattern) for pattern in self.ops for text in (name, full, target)
-        )
+        return _is_named(target, self.ops)
+
+    def keeps_rows(self, target: str) -> bool:
+        """Whether the op "namespace.name.overload" is one of `row_ops`."""
+        return _is_named(target, self.row_ops)
+
+
+def _is_named(target: str, patterns: Sequence[str]) -> bool:
+    full, name = target.rpartition(".")[0], target.split(".")[1]
+    return any(fnmatchcase(text, pattern) for pattern in patterns for text in (name, full, target))
 
 
 class ContextSteps:

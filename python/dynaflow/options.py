@@ -32,6 +32,8 @@ class Options:
     `cores`: the cores of a compute stream that has a thread of its own, by the stream's name; waits
     spin between threads that share no core, and park otherwise.
     `context`: the host system's state that some ops read, and how each part gets its own.
+    `fuse`: chains of element-wise ops, norms and copies run as kernels that TorchInductor compiles,
+    one for each distinct chain; they are kept on disk. Results differ in the last bits.
     """
 
     serial: bool = False
@@ -43,6 +45,7 @@ class Options:
     memory_limit: int | None = None
     cores: Mapping[str, Sequence[int]] = field(default_factory=dict)
     context: HostContext | None = None
+    fuse: bool = False
 
 
 OWN = tuple(field.name for field in fields(Options))
@@ -68,7 +71,7 @@ def _check_types(options: Options) -> None:
         raise ScheduleError(
             f"option never_slower is {options.never_slower!r}; use True, False or None"
         )
-    for name in ("serial", "skip_collectives", "verify", "check_effects"):
+    for name in ("serial", "skip_collectives", "verify", "check_effects", "fuse"):
         if not isinstance(getattr(options, name), bool):
             raise ScheduleError(f"option {name} is {getattr(options, name)!r}; use True or False")
     timeout = options.agree_timeout_s

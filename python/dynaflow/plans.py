@@ -227,9 +227,17 @@ class CompiledGraph:
             refusal = saved.refusal(self.graph)
             self._session.warn("saved", f"DynaFlow: plans are made anew: {refusal}")
         for plan in plans:
-            if plan.strategy == strategy.name and accepts(self.captured, plan.guards)(*values):
+            fits = plan.strategy == strategy.name and accepts(self.captured, plan.guards)(*values)
+            if fits and self._has_kernels(plan):
                 return plan
         return None
+
+    def _has_kernels(self, plan: _core.Plan) -> bool:
+        """Whether a saved plan's compiled kernels are wanted and can be had."""
+        wanted, own = _core.kernels(plan), self._session.kernels
+        if not wanted or own is None:
+            return not wanted
+        return own.find(wanted, self._session.runtime().add_kernel)
 
     def _lower(
         self,
@@ -241,8 +249,18 @@ class CompiledGraph:
         """The strategy's plan for a bucket; None if no engine can run it."""
         scheduler = Scheduler(partition, strategy.name, self._sizes(values))
         strategy.schedule(scheduler, scheduler.batch())
-        plan = _core.lower(scheduler.finish())
+        plan = self._fuse(scheduler.finish())
         return self._equip(plan, partition, scheduler.kernels, values, args)
+
+    def _fuse(self, schedule: _core.Schedule) -> _core.Plan:
+        """The schedule lowered, with compiled kernels where they are asked for and can be had."""
+        kernels = self._session.kernels
+        if kernels is None:
+            return _core.lower(schedule)
+        while True:
+            plan = _core.lower(schedule, chains=True, refused=list(kernels.refused))
+            if kernels.find(_core.kernels(plan), self._session.runtime().add_kernel):
+                return plan
 
     def _sizes(self, values: list[int]) -> dict[str, int]:
         names = [symbol.name for symbol in self.captured.symbols]

@@ -22,6 +22,7 @@ class Report:
     disabled: bool = False
     graphs: list[dict[str, Any]] = field(default_factory=list)
     fallbacks: list[str] = field(default_factory=list)  # why the original ran, or ran unsplit
+    uncompiled: dict[str, str] = field(default_factory=dict)  # kernels that cannot be had, and why
     broken: str = ""  # why a process group can no longer be used
     watched: int = 0  # dictionaries of the model watched in place of guards; 0: all are checked
 
@@ -45,6 +46,7 @@ def report(compiled: Any) -> Report:
         strategy=session.strategy.name,
         graphs=[_graph(graph) for graph in session.graphs],
         fallbacks=list(session.fallbacks),
+        uncompiled=dict(session.kernels.refused) if session.kernels else {},
         broken=session.broken(),
         watched=session.entry.watches if session.entry else 0,
     )
@@ -87,6 +89,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "runs": len(core.runs),
         "segments": _segments(plan.partition),
         "replacements": _replacements(core),
+        "compiled": _compiled(core),
         "collectives": _collectives(plan),
         "never_slower": plan.contest.table() if plan.contest else [],
         "counters": {str(key): int(value) for key, value in plan.engine.counters().items()},
@@ -111,6 +114,8 @@ def _replacements(core: _core.Plan) -> list[dict[str, Any]]:
     """Each kernel that runs in place of segments, and where."""
     found: dict[str, dict[str, Any]] = {}
     for entry in core.replacing:
+        if entry["replacement"] == "compiled":
+            continue
         kernel = found.setdefault(
             entry["replacement"],
             {
@@ -122,6 +127,21 @@ def _replacements(core: _core.Plan) -> list[dict[str, Any]]:
             },
         )
         kernel["runs"] += [run["name"] for run in core.runs if entry["name"] in run["ops"]]
+    return list(found.values())
+
+
+def _compiled(core: _core.Plan) -> list[dict[str, Any]]:
+    """Each compiled kernel: its ops, and how often one run of the plan launches it."""
+    found: dict[str, dict[str, Any]] = {}
+    targets = {op["name"]: op["short_target"] for op in core.graph.ops}
+    for entry in core.replacing:
+        if entry["replacement"] != "compiled":
+            continue
+        ops = [targets[name] for name in entry["ops"]]
+        kernel = found.setdefault(
+            entry["target"], {"target": entry["target"], "ops": ops, "launches": 0}
+        )
+        kernel["launches"] += sum(run["ops"].count(entry["name"]) for run in core.runs)
     return list(found.values())
 
 
@@ -156,6 +176,8 @@ def _text(report: Report) -> list[str]:
     lines = [f"{report.name}: strategy {report.strategy}, {count} graph{'s' if count != 1 else ''}"]
     lines += [f"  broken: {report.broken}"] * bool(report.broken)
     lines += [f"  fallback: {reason}" for reason in report.fallbacks]
+    for target, reason in report.uncompiled.items():
+        lines.append(f"  ops of {target} run one by one: {reason}")
     for graph in report.graphs:
         lines += _graph_text(graph)
     return lines
@@ -213,6 +235,9 @@ def _plan_text(plan: dict[str, Any]) -> list[str]:
     for item in plan["replacements"]:
         promise = "exact" if item["exact"] else f"within {item['tolerance']:g}"
         lines.append(f"      {item['name']} ({promise}) runs as {', '.join(item['runs'])}")
+    for item in plan["compiled"]:
+        name = "+".join(item["ops"][:4]) + (", ..." if len(item["ops"]) > 4 else "")
+        lines.append(f"      compiled {name} ({len(item['ops'])} ops): {item['launches']} launches")
     for item in plan["collectives"]:
         beside = (
             f"under {', '.join(item['overlaps'])}"

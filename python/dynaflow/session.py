@@ -11,6 +11,7 @@ import torch
 
 from dynaflow._loader import load_adapter
 from dynaflow.captured import Captured
+from dynaflow.compiled import CompiledKernels
 from dynaflow.context import ContextSteps
 from dynaflow.errors import DynaFlowWarning
 from dynaflow.groups import Queue, open_queue
@@ -47,6 +48,7 @@ class Session:
         self.entry: Entry | None = None  # of df.compile: what its calls go through
         self.unnamed_graphs = 0
         self.steps = None if options.context is None else ContextSteps(options.context)
+        self.kernels = CompiledKernels() if options.fuse else None
         self._runtime: Any = None
         self._queues: dict[str, Queue] = {}
         self._warned: set[str] = set()
@@ -57,8 +59,8 @@ class Session:
         self.unnamed_graphs += 1
         return self.name if self.unnamed_graphs == 1 else f"{self.name}.{self.unnamed_graphs - 1}"
 
-    def make_engine(self, plan_text: str, captured: Captured) -> Any:
-        """An engine for a plan. Opens the queues of its process groups first."""
+    def runtime(self) -> Any:
+        """What the engines share."""
         with self._lock:
             if self._runtime is None:
                 load_adapter()
@@ -66,15 +68,19 @@ class Session:
                 close_at_exit(self._runtime, self)
                 if self.steps is not None:
                     self._runtime.set_context_op(self.steps.op)
+            return self._runtime
+
+    def make_engine(self, plan_text: str, captured: Captured) -> Any:
+        """An engine for a plan. Opens the queues of its process groups first."""
+        runtime = self.runtime()
+        with self._lock:
             for group in captured.groups:
                 if group not in self._queues:
                     queue = open_queue(group)
-                    self._runtime.add_group(group, queue.name, queue.fifo)
+                    runtime.add_group(group, queue.name, queue.fifo)
                     self._queues[group] = queue
             cores = {name: list(cores) for name, cores in self.options.cores.items()}
-            return torch.classes.dynaflow.Engine(
-                self._runtime, plan_text, captured.constants, cores
-            )
+            return torch.classes.dynaflow.Engine(runtime, plan_text, captured.constants, cores)
 
     def broken(self) -> str:
         """Why a process group can no longer be used, or empty."""

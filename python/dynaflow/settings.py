@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
 
@@ -13,12 +14,14 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 @dataclass(frozen=True)
 class Settings:
     """`DYNAFLOW_DISABLE=1` bypasses everything; `DYNAFLOW_LOG` is the log level;
-    `DYNAFLOW_CHECK=effects` observes what ops really do.
+    `DYNAFLOW_CHECK=effects` observes what ops really do; `DYNAFLOW_CACHE` is the folder that keeps
+    compiled kernels.
     """
 
     disabled: bool
     log_level: int
     check_effects: bool
+    cache: Path
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -30,7 +33,9 @@ class Settings:
         check = environment.get("DYNAFLOW_CHECK", "").lower()
         if check not in ("", "effects"):
             raise ValueError(f"DYNAFLOW_CHECK is '{check}'; use effects, or leave it out")
-        return cls(disabled, _LEVELS[level], check == "effects")
+        home = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        cache = Path(environment.get("DYNAFLOW_CACHE") or Path(home) / "dynaflow")
+        return cls(disabled, _LEVELS[level], check == "effects", cache)
 
 
 SETTINGS = Settings.read(os.environ)

@@ -16,6 +16,46 @@ std::vector<std::string> names(const Graph& graph, const std::vector<ValueId>& i
   return result;
 }
 
+std::vector<std::string> texts(const std::vector<SizeExpr>& sizes) {
+  std::vector<std::string> result;
+  for (const SizeExpr& size : sizes) result.push_back(size.str());
+  return result;
+}
+
+/// None, bool, int, float, str and lists as they are; what only the graph knows as a tuple whose first is
+/// "value", "size" (an expression) or the kind of a named constant.
+nb::object arg_to_python(const Graph& graph, const Arg& arg) {
+  struct Visitor {
+    const Graph& graph;
+    nb::object operator()(std::monostate) const { return nb::none(); }
+    nb::object operator()(bool value) const { return nb::bool_(value); }
+    nb::object operator()(const SizeExpr& value) const {
+      if (const auto constant = value.constant()) return nb::int_(*constant);
+      return nb::make_tuple("size", value.str());
+    }
+    nb::object operator()(double value) const { return nb::float_(value); }
+    nb::object operator()(const std::string& value) const { return nb::str(value.c_str(), value.size()); }
+    nb::object operator()(const ValueRef& ref) const {
+      return nb::make_tuple("value", graph.values[ref.id].name);
+    }
+    nb::object operator()(const NamedConstant& constant) const {
+      return nb::make_tuple(constant.kind.str(), constant.name.str());
+    }
+    nb::object operator()(const ArgList& list) const {
+      nb::list items;
+      for (const Arg& item : list) items.append(arg_to_python(graph, item));
+      return items;
+    }
+  };
+  return std::visit(Visitor{graph}, arg.data);
+}
+
+nb::list args_to_python(const Graph& graph, const ArgList& args) {
+  nb::list result;
+  for (const Arg& arg : args) result.append(arg_to_python(graph, arg));
+  return result;
+}
+
 nb::dict op_to_dict(const Graph& graph, const Op& op) {
   nb::dict result;
   result["name"] = op.name;
@@ -29,6 +69,7 @@ nb::dict op_to_dict(const Graph& graph, const Op& op) {
   result["module"] = op.module.str();
   result["module_type"] = op.module_type.str();
   result["marks"] = op.marks;
+  result["args"] = args_to_python(graph, op.args);
   result["inputs"] = names(graph, op_inputs(op));
   result["outputs"] = names(graph, op.outputs);
   result["writes"] = names(graph, op.effects.writes);
@@ -38,11 +79,11 @@ nb::dict op_to_dict(const Graph& graph, const Op& op) {
 
 nb::dict value_to_dict(const Graph& graph, const Value& value) {
   nb::dict result;
-  std::vector<std::string> shape;
-  for (const SizeExpr& size : value.meta.shape) shape.push_back(size.str());
   result["name"] = value.name;
-  result["dtype"] = std::string(dtype_name(value.meta.dtype));
-  result["shape"] = shape;
+  result["dtype"] = std::string(dtype_name(value.meta->dtype));
+  result["shape"] = texts(value.meta->shape);
+  result["strides"] = texts(value.meta->strides);
+  result["input"] = value.origin == Origin::kInput;
   result["alias_of"] = value.alias_of == kNoId ? std::string() : graph.values[value.alias_of].name;
   return result;
 }
@@ -86,6 +127,9 @@ void register_graph(nb::module_& module) {
       .def_prop_ro("symbols", symbols)
       .def_prop_ro("ops", ops)
       .def_prop_ro("values", values)
+      .def_prop_ro(
+          "outputs", [](const GraphHandle& self) { return args_to_python(*self.graph, self.graph->outputs); },
+          "As the arguments of ops are.")
       .def_prop_ro("text", [](const GraphHandle& self) { return print(*self.graph); })
       .def("__str__", [](const GraphHandle& self) { return print(*self.graph); })
       .def("__len__", [](const GraphHandle& self) { return self.graph->ops.size(); })

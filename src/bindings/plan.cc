@@ -1,8 +1,10 @@
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings/bindings.h"
+#include "dynaflow/fusion.h"
 #include "dynaflow/verify.h"
 
 namespace dynaflow::bindings {
@@ -96,6 +98,16 @@ std::vector<nb::dict> replacing(const PlanHandle& handle) {
   return result;
 }
 
+std::map<std::string, GraphHandle> kernels(const PlanHandle& handle) {
+  const Plan& plan = *handle.plan;
+  std::map<std::string, GraphHandle> result;
+  for (const ReplacingOp& replacing : plan.replacing)
+    if (replacing.replacement == kCompiledChain && result.count(replacing.op.target) == 0)
+      result.emplace(replacing.op.target.str(),
+                     GraphHandle{std::make_shared<const Graph>(kernel_graph(*plan.graph, replacing))});
+  return result;
+}
+
 nb::dict cut_rule(const PlanHandle& handle) {
   const CutRule& cut = handle.plan->cut;
   nb::dict result;
@@ -150,8 +162,16 @@ void register_plan(nb::module_& module) {
           "__eq__", [](const PlanHandle& a, const PlanHandle& b) { return *a.plan == *b.plan; },
           nb::is_operator());
   module.def(
-      "lower", [](const ScheduleHandle& schedule) { return PlanHandle{lower(*schedule.schedule)}; },
-      nb::arg("schedule"), "Decides where values live and where streams wait for each other.");
+      "lower",
+      [](const ScheduleHandle& schedule, bool chains, const std::vector<std::string>& refused) {
+        return PlanHandle{lower(*schedule.schedule, {chains, {refused.begin(), refused.end()}})};
+      },
+      nb::arg("schedule"), nb::arg("chains") = false, nb::arg("refused") = std::vector<std::string>(),
+      "Decides where values live and where streams wait for each other. `chains`: chains of ops are left to "
+      "compiled kernels, but for those whose targets are `refused`.");
+  module.def(
+      "kernels", kernels, nb::arg("plan"),
+      "By target, each once: what the compiled kernels of a plan's chains compute, as graphs of their own.");
   module.def(
       "parse_plan", [](std::string_view source) { return PlanHandle{parse_plan(source)}; },
       nb::arg("source"));

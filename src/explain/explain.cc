@@ -16,8 +16,8 @@ SizeExpr input_bytes(const Plan& plan, const OpLaunch& launch) {
   SizeExpr total;
   for (SlotId id : launch.inputs) {
     const Slot& slot = plan.slots[static_cast<size_t>(id)];
-    SizeExpr bytes = item_size(plan.graph->values[slot.value].meta.dtype);
-    for (const SizeExpr& size : slot.sizes) bytes = bytes * size;
+    SizeExpr bytes = item_size(plan.graph->values[slot.value].meta->dtype);
+    for (const SizeExpr& size : slot.meta->shape) bytes = bytes * size;
     total = total + bytes;
   }
   return total;

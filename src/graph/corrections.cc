@@ -46,7 +46,7 @@ bool is_copy_back(const Graph& graph, const Op& op) {
   const ValueRef* reduced = value_argument(*collective, 0);
   if (reduced == nullptr || storage_root(graph, reduced->id) != storage_root(graph, destination->id))
     return false;
-  const TensorMeta& from = graph.values[source->id].meta;
+  const SharedMeta& from = graph.values[source->id].meta;
   return from == graph.values[op.outputs[0]].meta;
 }
 

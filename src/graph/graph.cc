@@ -88,6 +88,13 @@ DType dtype_from_name(std::string_view name) {
   throw GraphError(formatted("unknown element type '{}'; known: {}", name, known));
 }
 
+size_t MetaPool::Hash::operator()(const SharedMeta& meta) const {
+  size_t hash = static_cast<size_t>(meta->dtype);
+  for (const auto* sizes : {&meta->shape, &meta->strides})
+    for (const SizeExpr& size : *sizes) hash = hash * 31 + hash_of(size);
+  return hash;
+}
+
 std::vector<SizeExpr> contiguous_strides(const std::vector<SizeExpr>& shape) {
   std::vector<SizeExpr> strides(shape.size());
   SizeExpr stride = 1;

@@ -74,6 +74,7 @@ Line op_to_text(const Graph& graph, const Op& op) {
   string_attr("out_target", op.out_target);
   string_attr("inplace_target", op.inplace_target);
   string_attr("functional", op.functional);
+  if (op.by_rows) line.attrs.emplace_back("by_rows", text::Value::boolean(true));
   string_attr("group", op.group);
   string_attr("module", op.module);
   string_attr("type", op.module_type);
@@ -161,7 +162,7 @@ class GraphReader {
     Value value;
     value.origin = origin;
     value.index = narrow(line.args[0]);
-    value.meta = read_meta(line.args[1]);
+    value.meta = metas_.share(read_meta(line.args[1]));
     define(line, line.results[0], std::move(value));
   }
 
@@ -180,7 +181,7 @@ class GraphReader {
       Value value;
       value.op = static_cast<OpId>(graph_.ops.size());
       value.index = static_cast<int32_t>(i);
-      value.meta = read_meta(metas[i]);
+      value.meta = metas_.share(read_meta(metas[i]));
       if (aliases != nullptr && aliases->items[i].kind != text::Value::Kind::kNone)
         value.alias_of = lookup(aliases->items[i]);
       op.outputs.push_back(define(line, line.results[i], std::move(value)));
@@ -211,6 +212,8 @@ class GraphReader {
         op.effects.random = value.as_bool();
       else if (key == "host_sync")
         op.effects.host_sync = value.as_bool();
+      else if (key == "by_rows")
+        op.by_rows = value.as_bool();
       else if (key == "reads_context")
         op.effects.reads_context = value.as_bool();
       else if (key == "writes")
@@ -273,6 +276,7 @@ class GraphReader {
 
   ExprPool pool_;
   NamePool names_;
+  MetaPool metas_;
   Graph graph_;
   std::map<std::string, ValueId> by_name_;
 };

@@ -140,7 +140,7 @@ RuleResult Regions::assert_rows(OpId id, int region) {
       word.layouts.push_back({.kind = Layout::Kind::kPrivate});
       continue;
     }
-    word.layouts.push_back(infer_layout(value.meta.shape, graph_.batch_symbol));
+    word.layouts.push_back(infer_layout(value.meta->shape, graph_.batch_symbol));
     if (word.layouts.back().is_sharded()) continue;
     const std::string read =
         root == output ? "it" : formatted("%{}, in whose storage it lies,", graph_.values[root].name);

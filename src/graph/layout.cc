@@ -31,11 +31,7 @@ class Analyzer {
     for (const Arg& output : graph.outputs) collect_outputs(output);
     for (ValueId output : outputs_) read_[output] = true;
     find_tokens();
-    makers_.resize(graph.values.size());
-    for (ValueId value = 0; value < static_cast<ValueId>(graph.values.size()); ++value) {
-      const ValueId root = storage_root(graph, value);
-      if (graph.values[root].origin == Origin::kOp) makers_[root].push_back(graph.values[value].op);
-    }
+    find_makers();
   }
 
   SplitAnalysis run() {
@@ -74,6 +70,19 @@ class Analyzer {
     for (ValueId output : outputs_) is_token_[output] = false;
   }
 
+  /// Only of storages that something changes: nobody asks for others.
+  void find_makers() {
+    std::vector<bool> changed(graph_.values.size(), false);
+    for (const Op& op : graph_.ops)
+      for (ValueId written : op.effects.writes) changed[storage_root(graph_, written)] = true;
+    makers_.resize(graph_.values.size());
+    for (ValueId value = 0; value < static_cast<ValueId>(graph_.values.size()); ++value) {
+      const ValueId root = storage_root(graph_, value);
+      if (changed[root] && graph_.values[root].origin == Origin::kOp)
+        makers_[root].push_back(graph_.values[value].op);
+    }
+  }
+
   /// What was concluded from a region's word does not hold without it.
   void start_again() {
     forced_.assign(graph_.ops.size(), "");
@@ -90,7 +99,7 @@ class Analyzer {
     for (size_t v = 0; v < graph_.values.size(); ++v) {
       const Value& value = graph_.values[v];
       if (value.origin != Origin::kOp)
-        result_.layouts[v] = split::infer_layout(value.meta.shape, graph_.batch_symbol);
+        result_.layouts[v] = split::infer_layout(value.meta->shape, graph_.batch_symbol);
     }
     for (OpId id = 0; id < static_cast<OpId>(graph_.ops.size()); ++id) classify(id);
   }
@@ -120,12 +129,12 @@ class Analyzer {
     }
     form = SplitForm::kMerged;
     for (ValueId output : op.outputs)
-      result_.layouts[output] = split::infer_layout(graph_.values[output].meta.shape, graph_.batch_symbol);
+      result_.layouts[output] = split::infer_layout(graph_.values[output].meta->shape, graph_.batch_symbol);
   }
 
   std::string effect_reason(const Op& op) const {
     const Effects& effects = op.effects;
-    if (!effects.writes.empty() && op.functional.empty() && !effects.reads_context)
+    if (!effects.writes.empty() && op.functional.empty() && !has_hosts_word(op))
       return formatted("it changes %{} in place", graph_.values[effects.writes.front()].name);
     if (effects.random) return "it draws random numbers";
     if (effects.host_sync) return "it makes the host wait for the device";
@@ -139,7 +148,7 @@ class Analyzer {
     for (size_t i = 0; i < op.args.size(); ++i)
       if (context.argument_depends(i)) return false;
     return std::all_of(op.outputs.begin(), op.outputs.end(), [&](ValueId output) {
-      return split::infer_layout(graph_.values[output].meta.shape, graph_.batch_symbol).kind ==
+      return split::infer_layout(graph_.values[output].meta->shape, graph_.batch_symbol).kind ==
              Layout::Kind::kWhole;
     });
   }
@@ -147,7 +156,7 @@ class Analyzer {
   split::RuleResult apply_rule(OpId id, const split::RuleContext& context) const {
     const Op& op = context.op();
     const split::RuleGroup* group = groups_[id];
-    const bool by_host = op.effects.reads_context;
+    const bool by_host = has_hosts_word(op);
     if (!by_host && op.kind == OpKind::kOpaque) return split::refuse("it is a call into Python");
     if (!by_host && group == nullptr) return split::refuse(formatted("no rule for {}", op.target));
     if (!by_host && op.outputs.empty()) return split::refuse("it has no result");
@@ -163,11 +172,13 @@ class Analyzer {
     return result;
   }
 
-  /// By the host's word, an op that reads its state computes a part's rows once it is given the part's state.
+  static bool has_hosts_word(const Op& op) { return op.effects.reads_context || op.by_rows; }
+
+  /// By the host's word, the op computes a part's rows: once it is given the part's state, if it reads that.
   split::RuleResult host_rule(const Op& op) const {
     split::RuleResult result;
     for (ValueId output : op.outputs) {
-      result.layouts.push_back(split::infer_layout(graph_.values[output].meta.shape, graph_.batch_symbol));
+      result.layouts.push_back(split::infer_layout(graph_.values[output].meta->shape, graph_.batch_symbol));
       if (result.layouts.back().kind == Layout::Kind::kWhole && is_token_[output])
         result.layouts.back().kind = Layout::Kind::kPrivate;
     }
@@ -178,7 +189,7 @@ class Analyzer {
   std::string shared_write(const Op& op, const split::RuleResult& result) const {
     for (ValueId written : op.effects.writes) {
       const Layout& own = layout(written);
-      const bool same = op.effects.reads_context || result.layouts.empty() || own == result.layouts.front();
+      const bool same = has_hosts_word(op) || result.layouts.empty() || own == result.layouts.front();
       if (own.kind != Layout::Kind::kShard || !same)
         return formatted("it changes %{} in place, which has no rows for each part",
                          graph_.values[written].name);
@@ -196,7 +207,7 @@ class Analyzer {
       if (claimed.kind == Layout::Kind::kMixed && !read_[op.outputs[i]]) continue;
       if (claimed.kind == Layout::Kind::kPrivate) continue;
       if (!claimed.is_sharded()) return formatted("its result %{} has no rows for each part", value.name);
-      const auto& shape = value.meta.shape;
+      const auto& shape = value.meta->shape;
       for (size_t d = 0; d < shape.size(); ++d) {
         const bool batch = static_cast<int>(d) == claimed.dim;
         if (batch ? !(shape[d] == claimed.outer * context.rows() * claimed.inner) : depends(shape[d]))
@@ -253,9 +264,9 @@ class Analyzer {
     if (!where.is_sharded()) return {};
     if (!(where.outer == SizeExpr(1)))
       return formatted("the batch is not outermost in dimension {} of %{}", where.dim, v.name);
-    bool movable = !depends(v.meta.offset);
-    for (size_t d = 0; d < v.meta.shape.size(); ++d)
-      if (v.meta.shape[d].constant() != 1 && depends(v.meta.strides[d])) movable = false;
+    bool movable = !depends(v.meta->offset);
+    for (size_t d = 0; d < v.meta->shape.size(); ++d)
+      if (v.meta->shape[d].constant() != 1 && depends(v.meta->strides[d])) movable = false;
     return movable ? "" : formatted("the batch is not outermost in the memory of %{}", v.name);
   }
 
@@ -309,7 +320,7 @@ class Analyzer {
   split::RuleTable table_;
   std::vector<const split::RuleGroup*> groups_;  // by OpId; null without a rule
   std::vector<std::string> forced_;              // by OpId; why it must be merged whatever its rule says
-  std::vector<std::vector<OpId>> makers_;        // by storage root that an op makes: of all that lies in it
+  std::vector<std::vector<OpId>> makers_;        // by storage root that is changed: of all that lies in it
   std::vector<bool> read_;                       // by ValueId: an op or the caller reads it
   std::vector<bool> is_token_;                   // by ValueId: see find_tokens()
   std::vector<ValueId> outputs_;

@@ -204,10 +204,10 @@ class Reinplacer {
 
   /// Makes `made` in the slice, if only the scatter reads it: its strides may then be those of the slice.
   bool store_slice(ValueId slice, ValueId made, OpId scatter) {
-    const TensorMeta before = meta(made);
-    const TensorMeta& wanted = meta(slice);
-    if (readers_[root(made)] != std::vector<OpId>{scatter} || wanted.dtype != before.dtype ||
-        wanted.shape != before.shape)
+    const SharedMeta before = graph_.values[made].meta;
+    const SharedMeta& wanted = graph_.values[slice].meta;
+    if (readers_[root(made)] != std::vector<OpId>{scatter} || wanted->dtype != before->dtype ||
+        wanted->shape != before->shape)
       return false;
     graph_.values[made].meta = wanted;
     if (store(slice, made, scatter)) return true;

@@ -284,22 +284,28 @@ SizeExpr rebuild(AtomKind kind, const SizeExpr& a, const SizeExpr& b) {
 }
 }  // namespace
 
-SizeExpr SizeExpr::substitute(std::string_view symbol, const SizeExpr& replacement) const {
-  if (!depends_on(symbol)) return *this;
+SizeExpr SizeExpr::with_symbols(const std::function<SizeExpr(const AtomPtr&)>& replace) const {
   SizeExpr result = constant_;
   for (const Term& term : terms()) {
     SizeExpr product(term.coefficient);
-    for (const AtomPtr& atom : term.atoms) {
-      if (atom->kind == AtomKind::kSymbol) {
-        product = product * (atom->name == symbol ? replacement : from_atom(atom));
-      } else {
-        product = product * rebuild(atom->kind, atom->operands[0].substitute(symbol, replacement),
-                                    atom->operands[1].substitute(symbol, replacement));
-      }
-    }
+    for (const AtomPtr& atom : term.atoms)
+      product = product * (atom->kind == AtomKind::kSymbol
+                               ? replace(atom)
+                               : rebuild(atom->kind, atom->operands[0].with_symbols(replace),
+                                         atom->operands[1].with_symbols(replace)));
     result = result + product;
   }
   return result;
+}
+
+SizeExpr SizeExpr::substitute(std::string_view symbol, const SizeExpr& replacement) const {
+  if (!depends_on(symbol)) return *this;
+  return with_symbols(
+      [&](const AtomPtr& atom) { return atom->name == symbol ? replacement : from_atom(atom); });
+}
+
+SizeExpr SizeExpr::renamed(const std::function<std::string(std::string_view)>& name_of) const {
+  return with_symbols([&](const AtomPtr& atom) { return SizeExpr::symbol(name_of(atom->name)); });
 }
 
 std::optional<SizeExpr> SizeExpr::divide_exact(const SizeExpr& divisor) const {

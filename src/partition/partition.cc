@@ -4,62 +4,13 @@
 #include <map>
 #include <set>
 
+#include "partition/dependencies.h"
 #include "partition/match.h"
 #include "partition/names.h"
 
 namespace dynaflow {
 
 namespace {
-
-/// Orders ops by what they read, write and share, in program order.
-class DependencyTracker {
- public:
-  explicit DependencyTracker(const Graph& graph) : graph_(graph), is_written_(graph.values.size(), false) {
-    for (const Op& op : graph.ops)
-      for (ValueId written : op.effects.writes) is_written_[storage_root(graph, written)] = true;
-  }
-
-  /// The ops that must come before `id`; call in program order.
-  std::vector<OpId> before(OpId id) {
-    const Op& op = graph_.ops[id];
-    std::vector<OpId> result;
-    const auto add = [&](OpId other) {
-      if (other != kNoId && other != id) result.push_back(other);
-    };
-    for (ValueId input : op_inputs(op)) {
-      const ValueId root = storage_root(graph_, input);
-      add(graph_.values[root].op);
-      if (!is_written_[root]) continue;
-      add(last_writer(root));
-      readers_[root].push_back(id);
-    }
-    for (ValueId written : op.effects.writes) {
-      const ValueId root = storage_root(graph_, written);
-      for (OpId reader : readers_[root]) add(reader);
-      add(last_writer(root));
-      readers_[root].clear();
-      writers_[root] = id;
-    }
-    // Random draws and reads of the host's context keep their order among themselves.
-    if (op.effects.random || op.effects.reads_context) {
-      add(last_ordered_);
-      last_ordered_ = id;
-    }
-    return result;
-  }
-
- private:
-  OpId last_writer(ValueId root) const {
-    const auto found = writers_.find(root);
-    return found == writers_.end() ? kNoId : found->second;
-  }
-
-  const Graph& graph_;
-  std::vector<bool> is_written_;  // by storage root
-  std::map<ValueId, std::vector<OpId>> readers_;
-  std::map<ValueId, OpId> writers_;
-  OpId last_ordered_ = kNoId;
-};
 
 /// Collects ops in program order. Each unbroken run of ops of the same match is a region; in it, ops of one
 /// split form gather in levels: an op is one level above an input of another form, and work that every part
@@ -70,17 +21,15 @@ class Segmenter {
       : graph_(graph),
         split_(split),
         matches_(matches),
-        before_(graph.ops.size()),
+        before_(dependencies(graph)),
         level_(graph.ops.size(), 0),
         region_of_(graph.ops.size(), kNoId),
         segment_of_(graph.ops.size(), kNoId) {}
 
   std::vector<Segment> run() {
-    DependencyTracker tracker(graph_);
     std::vector<OpId> region;
     for (OpId id : launched_ops(graph_)) {
       if (!region.empty() && matches_.group[id] != matches_.group[region.front()]) close(region);
-      before_[id] = tracker.before(id);
       set_level(id);
       region.push_back(id);
     }

@@ -51,8 +51,9 @@ class PlanChecker {
   void check_slot(size_t id) const {
     const Slot& slot = plan_.slots[id];
     index(slot.value, plan_.graph->values.size(), "value");
-    if (slot.sizes.size() != slot.strides.size())
-      fail(formatted("slot {} has {} sizes and {} strides", id, slot.sizes.size(), slot.strides.size()));
+    if (slot.meta->shape.size() != slot.meta->strides.size())
+      fail(formatted("slot {} has {} sizes and {} strides", id, slot.meta->shape.size(),
+                     slot.meta->strides.size()));
     if (slot.first_part < 0 || slot.first_part >= slot.last_part || slot.last_part > plan_.cut.parts)
       fail(formatted("slot {} covers parts [{}, {})", id, slot.first_part, slot.last_part));
     if (slot.root == Root::kArena) index(slot.index, plan_.buffers.size(), "buffer");

@@ -82,7 +82,7 @@ class HintSizes {
   std::unordered_map<SizeExpr, int64_t, Hash> known_;
 };
 
-/// Bytes of a tensor's storage, worked out once for tensors that lie alike. Keeps pointers to the metas.
+/// Bytes of a tensor's storage, worked out once for tensors that share a meta.
 class StorageBytes {
  public:
   const SizeExpr& of(const TensorMeta& meta) {
@@ -92,18 +92,7 @@ class StorageBytes {
   }
 
  private:
-  struct Hash {
-    size_t operator()(const TensorMeta* meta) const {
-      size_t hash = static_cast<size_t>(meta->dtype);
-      for (const auto* list : {&meta->shape, &meta->strides})
-        for (const SizeExpr& expr : *list) hash = hash * 31 + hash_of(expr);
-      return hash;
-    }
-  };
-  struct Equal {
-    bool operator()(const TensorMeta* a, const TensorMeta* b) const { return *a == *b; }
-  };
-  std::unordered_map<const TensorMeta*, SizeExpr, Hash, Equal> known_;
+  std::unordered_map<const TensorMeta*, SizeExpr> known_;
 };
 
 std::vector<Candidate> make_candidates(const StoragePlanner& planner, const HappensBefore& order,

@@ -65,10 +65,10 @@ class OverwriteFinder {
     const OpId maker = graph_.values[found_.root[source]].op;
     const bool told = !is_replaced_[maker] && writes_where_told(graph_.ops[maker]);
     if (!is_all_reduce(op) && !told) return false;
-    const TensorMeta& from = graph_.values[input].meta;
-    const TensorMeta& to = graph_.values[op.outputs[0]].meta;
-    return from == to && layouts_[input] == layouts_[op.outputs[0]] && root.meta.dtype == from.dtype &&
-           from.strides == contiguous_strides(from.shape) &&
+    const SharedMeta& from = graph_.values[input].meta;
+    const SharedMeta& to = graph_.values[op.outputs[0]].meta;
+    return from == to && layouts_[input] == layouts_[op.outputs[0]] && root.meta->dtype == from->dtype &&
+           from->strides == contiguous_strides(from->shape) &&
            (root.meta == from || storage_elements(root.meta) == storage_elements(from));
   }
 
@@ -86,11 +86,6 @@ class OverwriteFinder {
 }  // namespace
 
 bool writes_where_told(const Op& op) { return !op.out_target.empty() || op.kind == OpKind::kCollective; }
-
-bool lies_as(const Graph& graph, const Slot& a, const Slot& b) {
-  return a.offset == b.offset && a.strides == b.strides && a.sizes == b.sizes &&
-         graph.values[a.value].meta.dtype == graph.values[b.value].meta.dtype;
-}
 
 Overwrites find_overwrites(const Plan& plan, const OpInputs& inputs, const std::vector<Layout>& layouts) {
   return OverwriteFinder(plan, inputs, layouts).run();

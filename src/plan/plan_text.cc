@@ -67,7 +67,7 @@ Line slot_to_text(const Plan& plan, const Slot& slot) {
       "slot", {text::Value::ref(plan.graph->values[slot.value].name), text::Value::integral(slot.first_part),
                text::Value::integral(slot.last_part),
                text::Value::call(name_of(kRoots, slot.root), {text::Value::integral(slot.index)}),
-               sizes(slot.sizes), sizes(slot.strides), slot.offset.to_text()});
+               sizes(slot.meta->shape), sizes(slot.meta->strides), slot.meta->offset.to_text()});
 }
 
 Line output_to_text(const PlanOutput& output) {
@@ -233,11 +233,14 @@ class PlanReader {
     slot.last_part = integer(line.args[2]);
     slot.root = named(kRoots, line.args[3], line.args[3].name);
     slot.index = integer(line.args[3].items[0]);
+    TensorMeta meta;
+    meta.dtype = plan_.graph->values[slot.value].meta->dtype;
     for (const text::Value& size : line.args[4].as_list())
-      slot.sizes.push_back(pool_.share(SizeExpr::from_text(size)));
+      meta.shape.push_back(pool_.share(SizeExpr::from_text(size)));
     for (const text::Value& stride : line.args[5].as_list())
-      slot.strides.push_back(pool_.share(SizeExpr::from_text(stride)));
-    slot.offset = pool_.share(SizeExpr::from_text(line.args[6]));
+      meta.strides.push_back(pool_.share(SizeExpr::from_text(stride)));
+    meta.offset = pool_.share(SizeExpr::from_text(line.args[6]));
+    slot.meta = metas_.share(std::move(meta));
     plan_.slots.push_back(std::move(slot));
   }
 
@@ -301,6 +304,7 @@ class PlanReader {
 
   ExprPool pool_;
   NamePool names_;
+  MetaPool metas_;
   Plan& plan_;
   std::map<std::string, ValueId> values_;
   std::map<std::string, OpId> ops_;

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "plan/launches.h"
-
 namespace dynaflow {
 
 namespace {
@@ -18,7 +16,8 @@ std::vector<PartRange> ranges_of(const Issue& issue, int parts) {
 
 }  // namespace
 
-StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue, Plan& plan)
+StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue,
+                               std::vector<std::vector<OpId>> launches, Plan& plan)
     : schedule_(schedule),
       partition_(*schedule.partition),
       graph_(*schedule.partition->graph),
@@ -26,7 +25,7 @@ StoragePlanner::StoragePlanner(const Schedule& schedule, const Issue& issue, Pla
       plan_(plan),
       parts_(schedule.cut.parts),
       sizes_(graph_, parts_),
-      launches_(choose_launches(schedule, issue, plan)),
+      launches_(std::move(launches)),
       inputs_(graph_),
       overwrites_(find_overwrites(plan, inputs_, partition_.split.layouts)),
       is_output_(graph_.values.size(), false),
@@ -145,28 +144,32 @@ size_t StoragePlanner::storage_of(ValueId value, PartRange range) const {
 }
 
 /// Sizes are those of the slot's own rows; strides and offset those of the storage's, moved to the first row.
-void StoragePlanner::describe(Slot& slot, const Storage& storage) {
-  const TensorMeta& meta = graph_.values[slot.value].meta;
-  const Layout& layout = partition_.split.layouts[slot.value];
-  const auto own = [&](const SizeExpr& expr) { return sizes_.of(expr, {slot.first_part, slot.last_part}); };
-  const auto whole = [&](const SizeExpr& expr) { return sizes_.of(expr, storage.range); };
-  slot.sizes.reserve(meta.shape.size());
-  slot.strides.reserve(meta.strides.size());
-  for (const SizeExpr& size : meta.shape) slot.sizes.push_back(own(size));
-  for (const SizeExpr& stride : meta.strides) slot.strides.push_back(whole(stride));
-  slot.offset = whole(meta.offset);
-  const bool slice = PartRange{slot.first_part, slot.last_part} != storage.range;
-  if (!slice) return;
+TensorMeta StoragePlanner::describe(ValueId value, PartRange range, PartRange held) {
+  const TensorMeta& meta = graph_.values[value].meta;
+  TensorMeta own{meta.dtype, {}, {}, sizes_.of(meta.offset, held)};
+  own.shape.reserve(meta.shape.size());
+  own.strides.reserve(meta.strides.size());
+  for (const SizeExpr& size : meta.shape) own.shape.push_back(sizes_.of(size, range));
+  for (const SizeExpr& stride : meta.strides) own.strides.push_back(sizes_.of(stride, held));
+  if (range == held) return own;
+  const Layout& layout = partition_.split.layouts[value];
   if (layout.kind != Layout::Kind::kShard || !(layout.outer == SizeExpr(1)))
     throw PlanError(
         formatted("parts [{}, {}) of %{} are no slice of the batch (layout {}): run its segment and "
                   "those that read it on the same parts",
-                  slot.first_part, slot.last_part, graph_.values[slot.value].name, print(layout)));
+                  range.first, range.second, graph_.values[value].name, print(layout)));
   SizeExpr rows;
-  for (int part = storage.range.first; part < slot.first_part; ++part)
-    rows = rows + SizeExpr::symbol(part_symbol(part));
+  for (int part = held.first; part < range.first; ++part) rows = rows + SizeExpr::symbol(part_symbol(part));
   const auto dim = static_cast<size_t>(layout.dim);
-  slot.offset = slot.offset + rows * own(layout.inner) * slot.strides[dim];
+  own.offset = own.offset + rows * sizes_.of(layout.inner, range) * own.strides[dim];
+  return own;
+}
+
+SharedMeta StoragePlanner::meta_of(ValueId value, PartRange range, const Storage& storage) {
+  if (range != storage.range) return pool_.share(describe(value, range, storage.range));
+  const auto [entry, added] = metas_.try_emplace({&*graph_.values[value].meta, range, storage.range});
+  if (added) entry->second = pool_.share(describe(value, range, storage.range));
+  return entry->second;
 }
 
 SlotId StoragePlanner::slot(ValueId value, PartRange range) {
@@ -182,8 +185,7 @@ SlotId StoragePlanner::slot(ValueId value, PartRange range) {
   result.last_part = range.second;
   result.root = storage.where;
   result.index = storage.index;
-  describe(result, storage);
-  result.offset = pool_.share(std::move(result.offset));
+  result.meta = meta_of(value, range, storage);
   plan_.slots.push_back(std::move(result));
   slot_storage_.push_back(storage_id);
   return id;

@@ -1,5 +1,7 @@
 #pragma once
+#include <map>
 #include <span>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -31,8 +33,10 @@ struct Storage {
 /// slice.
 class StoragePlanner {
  public:
-  StoragePlanner(const Schedule& schedule, const Issue& issue, Plan& plan);
-  /// Fills plan.replacing, runs, slots, outputs and output_storage. Throws PlanError when a part of a value
+  /// `launches`: by run of the issue, of choose_launches(), which has filled plan.replacing.
+  StoragePlanner(const Schedule& schedule, const Issue& issue, std::vector<std::vector<OpId>> launches,
+                 Plan& plan);
+  /// Fills plan.runs, slots, outputs and output_storage. Throws PlanError when a part of a value
   /// is no slice.
   void run();
   const std::vector<Storage>& storages() const { return storages_; }
@@ -66,7 +70,8 @@ class StoragePlanner {
   ValueId root_of(ValueId value) const;
   size_t storage_of(ValueId value, PartRange range) const;
   SlotId slot(ValueId value, PartRange range);
-  void describe(Slot& slot, const Storage& storage);
+  SharedMeta meta_of(ValueId value, PartRange range, const Storage& storage);
+  TensorMeta describe(ValueId value, PartRange range, PartRange held);
 
   const Schedule& schedule_;
   const Partition& partition_;
@@ -88,7 +93,9 @@ class StoragePlanner {
   std::vector<Storage> storages_;
   RangeTable<SlotId> slots_;
   std::vector<size_t> slot_storage_;  // by SlotId
-  ExprPool pool_;
+  MetaPool pool_;
+  std::map<std::tuple<const TensorMeta*, PartRange, PartRange>, SharedMeta>
+      metas_;  // of whole storages' slots
 };
 
 }  // namespace dynaflow

@@ -17,13 +17,19 @@ Regions::Regions(const Partition& partition)
 }
 
 Region Regions::of(std::span<const SegmentId> segments) const {
+  std::vector<OpId> ops;
+  for (SegmentId segment : segments) {
+    const std::vector<OpId>& own = partition_.segments[segment].ops;
+    ops.insert(ops.end(), own.begin(), own.end());
+  }
+  std::sort(ops.begin(), ops.end());
+  return of_ops(std::move(ops));
+}
+
+Region Regions::of_ops(std::vector<OpId> ops) const {
   const Graph& graph = *partition_.graph;
   Region region;
-  for (SegmentId segment : segments) {
-    const std::vector<OpId>& ops = partition_.segments[segment].ops;
-    region.ops.insert(region.ops.end(), ops.begin(), ops.end());
-  }
-  std::sort(region.ops.begin(), region.ops.end());
+  region.ops = std::move(ops);
   const auto inside = [&](OpId op) { return std::binary_search(region.ops.begin(), region.ops.end(), op); };
   for (OpId id : region.ops) {
     for (ValueId input : op_inputs(graph.ops[id])) {

@@ -58,10 +58,10 @@ Signature signature_of(const Graph& graph, const SplitAnalysis& split, const Reg
     const bool sharded = split.layouts[id].is_per_part();
     const int first = sharded ? run.first_part : 0;
     const int last = sharded ? run.last_part : parts;
-    TensorSpec result{value.name, value.meta.dtype, {}, {}};
-    for (const SizeExpr& size : value.meta.shape)
+    TensorSpec result{value.name, value.meta->dtype, {}, {}};
+    for (const SizeExpr& size : value.meta->shape)
       result.shape.push_back(on_parts(graph, size, first, last, parts));
-    for (const SizeExpr& stride : value.meta.strides)
+    for (const SizeExpr& stride : value.meta->strides)
       result.strides.push_back(on_parts(graph, stride, first, last, parts));
     return result;
   };

@@ -29,17 +29,17 @@ c10::IValue kept(const c10::IValue& argument) {
 
 }  // namespace
 
-void BareCalls::add(const c10::OperatorHandle& handle, const torch::jit::Stack& arguments) {
-  BareCall call{handle, {}};
-  for (const c10::IValue& argument : arguments) call.arguments.push_back(kept(argument));
-  calls_.push_back(std::move(call));
+void BareCalls::add(const Call& call, const torch::jit::Stack& arguments) {
+  BareCall bare{call, {}};
+  for (const c10::IValue& argument : arguments) bare.arguments.push_back(kept(argument));
+  calls_.push_back(std::move(bare));
 }
 
 void BareCalls::run() {
   const c10::impl::ExcludeDispatchKeyGuard lowered(kLowered);
   for (const BareCall& call : calls_) {
     stack_ = call.arguments;
-    call.handle.callBoxed(stack_);
+    call.call(stack_);
     stack_.clear();
   }
 }

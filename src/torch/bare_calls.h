@@ -1,14 +1,15 @@
 #pragma once
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 
 #include <vector>
 
+#include "torch/call.h"
+
 namespace dynaflow {
 
-/// A dispatcher call with the arguments that it had in a step.
+/// A call with the arguments that it had in a step.
 struct BareCall {
-  c10::OperatorHandle handle;
+  Call call;
   torch::jit::Stack arguments;
 };
 
@@ -17,7 +18,7 @@ struct BareCall {
 class BareCalls {
  public:
   /// Keeps a call about to be made.
-  void add(const c10::OperatorHandle& handle, const torch::jit::Stack& arguments);
+  void add(const Call& call, const torch::jit::Stack& arguments);
   /// Makes all of them in order. Results are dropped.
   void run();
 

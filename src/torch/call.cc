@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "dynaflow/fusion.h"
+
 namespace dynaflow {
 
 struct CallBuilder::Context {
@@ -160,12 +162,13 @@ Source CallBuilder::bind(BoundValue::Kind kind, const Context& context, const st
 /// of 16-bit types read the number itself, at a higher precision.)
 std::optional<c10::ScalarType> CallBuilder::number_dtype(const Op& op) const {
   const auto is_float = [this](ValueId value) {
-    return plan_.graph->values.at(static_cast<size_t>(value)).meta.dtype == DType::kFloat32;
+    return plan_.graph->values.at(static_cast<size_t>(value)).meta->dtype == DType::kFloat32;
   };
   const std::vector<ValueId> inputs = op_inputs(op);
   // A comparison's result says nothing about the type that it compares in.
-  const bool compares = !op.outputs.empty() && !inputs.empty() &&
-                        plan_.graph->values.at(static_cast<size_t>(op.outputs[0])).meta.dtype == DType::kBool;
+  const bool compares =
+      !op.outputs.empty() && !inputs.empty() &&
+      plan_.graph->values.at(static_cast<size_t>(op.outputs[0])).meta->dtype == DType::kBool;
   const bool found = compares ? is_float(inputs[0]) : !op.outputs.empty() && is_float(op.outputs[0]);
   return found ? std::optional(c10::ScalarType::Float) : std::nullopt;
 }
@@ -280,10 +283,21 @@ Source CallBuilder::convert(Context& context, const c10::Argument& formal, const
   return convert_number(context, type.kind(), actual);
 }
 
+Call CallBuilder::build_compiled(const Op& op, const OpLaunch& launch) const {
+  const auto found = compiled_.find(op.target);
+  if (found == compiled_.end() || !is_told(launch.delivery))
+    throw PlanError(formatted("op '{}': the kernel {} was not compiled", op.name, op.target));
+  Call call{std::nullopt, found->second, {}, {}, {}};
+  for (const std::vector<SlotId>* slots : {&launch.inputs, &launch.outputs})
+    for (const SlotId slot : *slots) call.sources.push_back({Source::Kind::kSlot, slot});
+  return call;
+}
+
 Call CallBuilder::build(const Run& run, const OpLaunch& launch, bool out) {
   const Op& op = plan_.op(launch.op);
+  if (std::string_view(op.target).starts_with(kCompiledNamespace)) return build_compiled(op, launch);
   const c10::OperatorHandle target = find_operator(op, op.target);
-  Call call{out ? find_operator(op, op.out_target) : target, {}, {}, {}};
+  Call call{out ? find_operator(op, op.out_target) : target, nullptr, {}, {}, {}};
   Context context{run, launch, op, call};
   const auto& named = target.schema().arguments();
   if (op.args.size() != named.size()) {
@@ -292,7 +306,7 @@ Call CallBuilder::build(const Run& run, const OpLaunch& launch, bool out) {
   }
   const std::vector<size_t> inputs = first_inputs(op.args);
   size_t next_output = 0;
-  for (const c10::Argument& formal : call.handle.schema().arguments()) {
+  for (const c10::Argument& formal : call.handle->schema().arguments()) {
     if (out && formal.is_out()) {
       const SlotId slot = next_output < launch.outputs.size() ? launch.outputs[next_output] : kNoId;
       if (slot == kNoId) context.fail(formal, "has no slot to write to");

@@ -2,9 +2,12 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
 
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "dynaflow/plan.h"
+#include "torch/compiled.h"
 
 namespace dynaflow {
 
@@ -29,12 +32,20 @@ struct BoundValue {
 };
 c10::IValue bind_value(const BoundValue& value, const std::vector<int64_t>& registers);
 
-/// A dispatcher call prepared once: its arguments are filled in schema order from `sources`.
+/// A call prepared once: of the dispatcher, its arguments filled in schema order from `sources`; or of a
+/// compiled kernel, which takes inputs and outputs.
 struct Call {
-  c10::OperatorHandle handle;
+  std::optional<c10::OperatorHandle> handle;
+  std::shared_ptr<const CompiledKernel> compiled;
   std::vector<Source> sources;
   std::vector<c10::IValue> constants;
   std::vector<std::vector<SlotId>> lists;
+
+  /// Takes the arguments off the stack and leaves the results there.
+  void operator()(torch::jit::Stack& stack) const {
+    if (compiled) return compiled->run(stack);
+    handle->callBoxed(stack);
+  }
 };
 
 c10::ScalarType scalar_type(DType dtype);
@@ -43,8 +54,9 @@ c10::ScalarType scalar_type(DType dtype);
 class CallBuilder {
  public:
   /// `bound` collects the size-dependent arguments of every call built.
-  CallBuilder(const Plan& plan, Binder& binder, std::vector<BoundValue>& bound)
-      : plan_(plan), binder_(binder), bound_(bound) {}
+  CallBuilder(const Plan& plan, Binder& binder, const CompiledKernels& compiled,
+              std::vector<BoundValue>& bound)
+      : plan_(plan), binder_(binder), compiled_(compiled), bound_(bound) {}
   /// The call of `launch` in `run`: of op.out_target with the output slots as its out arguments when `out`,
   /// else of op.target. Throws PlanError naming the op when torch has no such operator or the arguments do
   /// not fit.
@@ -52,6 +64,7 @@ class CallBuilder {
 
  private:
   struct Context;
+  Call build_compiled(const Op& op, const OpLaunch& launch) const;
   Source convert(Context& context, const c10::Argument& formal, const Arg& actual, size_t first_input);
   std::optional<c10::ScalarType> number_dtype(const Op& op) const;
   Source convert_number(Context& context, c10::TypeKind kind, const Arg& actual);
@@ -63,6 +76,7 @@ class CallBuilder {
 
   const Plan& plan_;
   Binder& binder_;
+  const CompiledKernels& compiled_;
   std::vector<BoundValue>& bound_;
 };
 

@@ -9,7 +9,8 @@ namespace dynaflow {
 Engine::Engine(c10::intrusive_ptr<Runtime> runtime, const std::string& plan_text,
                std::vector<at::Tensor> constants, const c10::Dict<std::string, std::vector<int64_t>>& cores)
     : runtime_(std::move(runtime)), plan_(parse_plan(plan_text)), binder_(std::make_shared<Binder>(plan_)) {
-  prepared_ = prepare(plan_, *binder_, std::move(constants), runtime_->groups(), runtime_->context_op());
+  prepared_ = prepare(plan_, *binder_, std::move(constants), runtime_->groups(), runtime_->kernels(),
+                      runtime_->context_op());
   StreamCores stated;
   for (const auto& stream : cores) {
     const std::vector<int64_t> own = stream.value();

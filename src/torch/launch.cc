@@ -98,7 +98,7 @@ void TorchFrame::fill(const Call& call, torch::jit::Stack& stack) {
 void TorchFrame::call_measured(const PreparedLaunch& launch, Lane& lane) {
   const MemoryLog::Label label(launch.label);
   const int64_t start = thread_cpu_ns();
-  launch.call.handle.callBoxed(lane.stack);
+  launch.call(lane.stack);
   lane.counters.kernel_ns += thread_cpu_ns() - start;
   ++lane.counters.timed;
 }
@@ -108,11 +108,11 @@ void TorchFrame::call(const PreparedLaunch& launch, Lane& lane) {
 #ifdef DYNAFLOW_DEBUG_CHECKS
   const OutCheck check(launch, slots_);
 #endif
-  if (bare_calls_ != nullptr) bare_calls_->add(launch.call.handle, lane.stack);
+  if (bare_calls_ != nullptr) bare_calls_->add(launch.call, lane.stack);
   if (measured_) {
     call_measured(launch, lane);
   } else {
-    launch.call.handle.callBoxed(lane.stack);
+    launch.call(lane.stack);
   }
   if (launch.replaces && is_told(launch.delivery)) check_written(launch);
 #ifdef DYNAFLOW_DEBUG_CHECKS

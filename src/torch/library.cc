@@ -13,6 +13,7 @@ TORCH_LIBRARY(dynaflow, m) {
   m.class_<Runtime>("Runtime")
       .def(torch::init<>())
       .def("add_group", &Runtime::add_group)
+      .def("add_kernel", &Runtime::add_kernel)
       .def("set_context_op", &Runtime::set_context_op)
       .def("broken", &Runtime::broken)
       .def("close", &Runtime::close);

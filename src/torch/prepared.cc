@@ -2,13 +2,19 @@
 
 #include <algorithm>
 
+#include "dynaflow/fusion.h"
+
 namespace dynaflow {
 namespace {
 
 class Preparation {
  public:
-  Preparation(PlanPtr plan, Binder& binder, const Groups& groups)
-      : plan_(*plan), binder_(binder), groups_(groups), result_(std::make_shared<Prepared>()) {
+  Preparation(PlanPtr plan, Binder& binder, const Groups& groups, const CompiledKernels& compiled)
+      : plan_(*plan),
+        binder_(binder),
+        groups_(groups),
+        compiled_(compiled),
+        result_(std::make_shared<Prepared>()) {
     result_->plan = std::move(plan);
   }
 
@@ -48,8 +54,8 @@ class Preparation {
     result_->kernel_views.resize(plan_.slots.size());
     for (size_t i = 0; i < plan_.slots.size(); ++i) {
       const Slot& slot = plan_.slots[i];
-      result_->slots.push_back({slot.root, slot.index, scalar_type(value(slot.value).meta.dtype),
-                                registers(slot.sizes, slot.strides, slot.offset)});
+      result_->slots.push_back({slot.root, slot.index, scalar_type(value(slot.value).meta->dtype),
+                                registers(slot.meta->shape, slot.meta->strides, slot.meta->offset)});
       const auto id = static_cast<SlotId>(i);
       if (slot.root == Root::kArena) result_->arena_slots.push_back(id);
       if (slot.root == Root::kOutput) result_->output_slots.push_back(id);
@@ -93,7 +99,7 @@ class Preparation {
                         constant,
                         origin.origin != Origin::kInput,
                         is_written(id),
-                        scalar_type(origin.meta.dtype),
+                        scalar_type(origin.meta->dtype),
                         {},
                         {},
                         {}};
@@ -102,8 +108,9 @@ class Preparation {
       for (size_t i = 0; i < plan_.slots.size(); ++i) {
         const Slot& slot = plan_.slots[i];
         if (slot.root != root || slot.index != origin.index) continue;
-        const bool same = slot.sizes == meta.shape && slot.strides == meta.strides &&
-                          slot.offset == meta.offset && value(slot.value).meta.dtype == origin.meta.dtype;
+        const bool same = slot.meta->shape == meta.shape && slot.meta->strides == meta.strides &&
+                          slot.meta->offset == meta.offset &&
+                          value(slot.value).meta->dtype == origin.meta->dtype;
         (same ? external.whole : external.views).push_back(static_cast<SlotId>(i));
       }
       // A parameter that no kernel reads may still have decided what was captured: it is checked.
@@ -124,7 +131,7 @@ class Preparation {
   }
 
   void prepare_runs() {
-    CallBuilder builder(plan_, binder_, result_->bound);
+    CallBuilder builder(plan_, binder_, compiled_, result_->bound);
     for (const Run& run : plan_.runs) {
       const Stream& stream = plan_.streams.at(static_cast<size_t>(run.stream));
       PreparedRun prepared{
@@ -158,11 +165,12 @@ class Preparation {
   PreparedLaunch prepare_launch(CallBuilder& builder, const Run& run, const OpLaunch& launch) {
     const Op& op = plan_.op(launch.op);
     const bool collective = op.kind == OpKind::kCollective;
+    const bool compiled = std::string_view(op.target).starts_with(kCompiledNamespace);
     PreparedLaunch prepared{builder.build(run, launch, is_told(launch.delivery) && !collective),
                             launch.op,
                             formatted("{} in {}", op.target, op.module),
                             launch.delivery,
-                            static_cast<size_t>(launch.op) >= plan_.graph->ops.size(),
+                            static_cast<size_t>(launch.op) >= plan_.graph->ops.size() && !compiled,
                             op.effects.reads_context && result_->enter_context,
                             launch.outputs,
                             std::nullopt,
@@ -211,14 +219,16 @@ class Preparation {
   const Plan& plan_;
   Binder& binder_;
   const Groups& groups_;
+  const CompiledKernels& compiled_;
   std::shared_ptr<Prepared> result_;
 };
 
 }  // namespace
 
 std::shared_ptr<const Prepared> prepare(PlanPtr plan, Binder& binder, std::vector<at::Tensor> constants,
-                                        const Groups& groups, const std::string& context_op) {
-  return Preparation(std::move(plan), binder, groups).run(std::move(constants), context_op);
+                                        const Groups& groups, const CompiledKernels& compiled,
+                                        const std::string& context_op) {
+  return Preparation(std::move(plan), binder, groups, compiled).run(std::move(constants), context_op);
 }
 
 }  // namespace dynaflow

@@ -88,9 +88,10 @@ struct Prepared {
   bool threads = false;  // a stream has a thread of its own
 };
 
-/// `context_op`: see Runtime. Throws PlanError naming the op that torch cannot run, or the group that was not
-/// added.
+/// `compiled` and `context_op`: see Runtime. Throws PlanError naming the op that torch cannot run, or the
+/// group or kernel that was not added.
 std::shared_ptr<const Prepared> prepare(PlanPtr plan, Binder& binder, std::vector<at::Tensor> constants,
-                                        const Groups& groups, const std::string& context_op);
+                                        const Groups& groups, const CompiledKernels& compiled,
+                                        const std::string& context_op);
 
 }  // namespace dynaflow

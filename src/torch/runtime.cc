@@ -54,6 +54,23 @@ void Runtime::add_group(std::string name, const std::string& queue_name, bool fi
   }
 }
 
+void Runtime::add_kernel(const std::string& target, const std::string& path) {
+  std::scoped_lock lock(mutex_);
+  std::shared_ptr<const CompiledKernel>& kernel = kernels_[target];
+  if (kernel) return;
+  try {
+    kernel = std::make_shared<const CompiledKernel>(path);
+  } catch (...) {
+    kernels_.erase(target);
+    throw;
+  }
+}
+
+CompiledKernels Runtime::kernels() const {
+  std::scoped_lock lock(mutex_);
+  return kernels_;
+}
+
 void Runtime::set_context_op(std::string name) {
   std::scoped_lock lock(mutex_);
   context_op_ = std::move(name);

@@ -63,13 +63,17 @@ class Gate {
   std::atomic<std::thread::id> closed_by_;  // of no thread: open
 };
 
-/// What the engines of one compilation share: their communicators, and the way to the host system's state.
+/// What the engines of one compilation share: their communicators, their compiled kernels, and the way to the
+/// host system's state.
 class Runtime : public torch::CustomClassHolder {
  public:
   /// Collectives of graph group `name` go to the process group registered as `queue_name`. `fifo`: it
   /// executes them first in, first out. Adding the same again changes nothing. Throws PlanError when there is
   /// no such process group.
   void add_group(std::string name, const std::string& queue_name, bool fifo);
+  /// Plans may launch the compiled kernel of `target`, which lies in an AOTInductor package at `path`. Adding
+  /// it again changes nothing. Throws PlanError when the file is none.
+  void add_kernel(const std::string& target, const std::string& path);
   /// Engines made from now on have the host take the state of some parts by this op of the dispatcher, before
   /// kernels that read it: "name(int step, int first_part, int last_part) -> ()".
   void set_context_op(std::string name);
@@ -80,12 +84,14 @@ class Runtime : public torch::CustomClassHolder {
   bool close(int64_t limit_ms) { return gate_.close(std::chrono::milliseconds(limit_ms)); }
 
   Groups groups() const;
+  CompiledKernels kernels() const;
   Turnstile& turnstile() { return turnstile_; }
   Gate& gate() { return gate_; }
 
  private:
   mutable std::mutex mutex_;
   Groups groups_;
+  CompiledKernels kernels_;
   std::string context_op_;
   Turnstile turnstile_;
   Gate gate_;

@@ -18,7 +18,7 @@ StreamId PlanBuilder::stream(const std::string& name, StreamKind kind) {
 SlotId PlanBuilder::add_slot(Root root, int32_t index, const std::string& name, Origin origin) {
   Value value;
   value.name = name;
-  value.meta = {DType::kFloat32, {4, 8}, {8, 1}, 0};
+  value.meta = TensorMeta{DType::kFloat32, {4, 8}, {8, 1}, 0};
   value.origin = origin;
   value.index = origin == Origin::kOp ? 0 : index;
   value.op = origin == Origin::kOp ? static_cast<OpId>(graph_->ops.size()) : kNoId;
@@ -27,8 +27,7 @@ SlotId PlanBuilder::add_slot(Root root, int32_t index, const std::string& name, 
   slot.value = static_cast<ValueId>(graph_->values.size()) - 1;
   slot.root = root;
   slot.index = index;
-  slot.sizes = value.meta.shape;
-  slot.strides = value.meta.strides;
+  slot.meta = value.meta;
   plan_->slots.push_back(slot);
   producer_.push_back(kNoId);
   return slot.value;

@@ -101,7 +101,9 @@ TEST_CASE("outputs are shifted by padding") {
   Plan plan = make_plan(2, on_network);
   Slot& second = slot_of(plan, "d", 1);
   REQUIRE(second.root == Root::kOutput);
-  second.offset = second.offset + 64;  // as if part 0 had been padded to one more row
+  TensorMeta moved = second.meta;
+  moved.offset = moved.offset + 64;  // as if part 0 had been padded to one more row
+  second.meta = std::move(moved);
   check_violation(plan, Violation::Kind::kGeometry, "its offset is 64*p0 + 64, not 64*p0");
 }
 

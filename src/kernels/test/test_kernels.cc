@@ -34,9 +34,9 @@ OpParams read_params(const Op& op) {
 void check_slot(const Plan& plan, SlotId id) {
   if (id == kNoId) return;
   const Value& value = plan.graph->values[plan.slots[id].value];
-  if (value.meta.dtype != DType::kFloat32)
+  if (value.meta->dtype != DType::kFloat32)
     throw PlanError(formatted("test kernels compute in float32, but %{} is {}", value.name,
-                              dtype_name(value.meta.dtype)));
+                              dtype_name(value.meta->dtype)));
 }
 
 PreparedOp prepare(const Plan& plan, const OpLaunch& launch) {
@@ -60,9 +60,9 @@ Shared::Shared(PlanPtr plan_, Binder& binder, TestKernelOptions options_)
   }
   for (const Slot& slot : plan->slots) {
     SlotRegisters registers;
-    for (const SizeExpr& size : slot.sizes) registers.sizes.push_back(binder.reg(size));
-    for (const SizeExpr& stride : slot.strides) registers.strides.push_back(binder.reg(stride));
-    registers.offset = binder.reg(slot.offset);
+    for (const SizeExpr& size : slot.meta->shape) registers.sizes.push_back(binder.reg(size));
+    for (const SizeExpr& stride : slot.meta->strides) registers.strides.push_back(binder.reg(stride));
+    registers.offset = binder.reg(slot.meta->offset);
     slots.push_back(std::move(registers));
   }
   for (const OutputStorage& output : plan->output_storage) outputs.push_back(binder.reg(output.elements));

@@ -71,11 +71,11 @@ SizeExpr Geometry::elements(ValueId value, PartRange range) const {
 }
 
 SizeExpr Geometry::bytes(ValueId value, PartRange range) const {
-  return elements(value, range) * item_size(plan_.graph->values[value].meta.dtype);
+  return elements(value, range) * item_size(plan_.graph->values[value].meta->dtype);
 }
 
 bool Geometry::has_rows(ValueId value) const {
-  const std::vector<SizeExpr>& shape = plan_.graph->values[value].meta.shape;
+  const std::vector<SizeExpr>& shape = plan_.graph->values[value].meta->shape;
   return std::any_of(shape.begin(), shape.end(),
                      [&](const SizeExpr& size) { return size.depends_on(plan_.graph->batch_symbol); });
 }
@@ -94,13 +94,13 @@ int Geometry::batch_dim(const TensorMeta& meta) const {
 std::string Geometry::problem(const Slot& slot, PartRange held) const {
   const TensorMeta& meta = plan_.graph->values[slot.value].meta;
   const PartRange own{slot.first_part, slot.last_part};
-  if (slot.sizes.size() != meta.shape.size()) return "it has another number of dimensions";
+  if (slot.meta->shape.size() != meta.shape.size()) return "it has another number of dimensions";
   for (size_t dim = 0; dim < meta.shape.size(); ++dim) {
-    if (!(slot.sizes[dim] == on(meta.shape[dim], own)))
-      return formatted("its size in dimension {} is {}, not {}", dim, slot.sizes[dim].str(),
+    if (!(slot.meta->shape[dim] == on(meta.shape[dim], own)))
+      return formatted("its size in dimension {} is {}, not {}", dim, slot.meta->shape[dim].str(),
                        on(meta.shape[dim], own).str());
-    if (!(slot.strides[dim] == on(meta.strides[dim], held)))
-      return formatted("its stride in dimension {} is {}, not {}", dim, slot.strides[dim].str(),
+    if (!(slot.meta->strides[dim] == on(meta.strides[dim], held)))
+      return formatted("its stride in dimension {} is {}, not {}", dim, slot.meta->strides[dim].str(),
                        on(meta.strides[dim], held).str());
   }
   SizeExpr offset = on(meta.offset, held);
@@ -109,9 +109,10 @@ std::string Geometry::problem(const Slot& slot, PartRange held) const {
     if (dim == kNoId) return "it has no dimension whose rows could be those of some parts";
     const auto batch = static_cast<size_t>(dim);
     if (own.first > held.first)
-      offset = offset + on(meta.shape[batch], {held.first, own.first}) * slot.strides[batch];
+      offset = offset + on(meta.shape[batch], {held.first, own.first}) * slot.meta->strides[batch];
   }
-  if (!(slot.offset == offset)) return formatted("its offset is {}, not {}", slot.offset.str(), offset.str());
+  if (!(slot.meta->offset == offset))
+    return formatted("its offset is {}, not {}", slot.meta->offset.str(), offset.str());
   return slot.root == Root::kArgument || slot.root == Root::kConstant ? "" : share_problem(slot, held);
 }
 
@@ -121,11 +122,11 @@ std::string Geometry::share_problem(const Slot& slot, PartRange held) const {
   const bool from_first = slot.first_part == held.first || !has_rows(root);
   const SizeExpr begin = from_first ? 0 : elements(root, {held.first, slot.first_part});
   const SizeExpr end = elements(root, {held.first, slot.last_part});
-  SizeExpr last = slot.offset;
-  for (size_t dim = 0; dim < slot.sizes.size(); ++dim)
-    last = last + (slot.sizes[dim] - 1) * slot.strides[dim];
-  if (at_least(slot.offset, begin) && at_least(end, last + 1)) return "";
-  return formatted("its elements {} to {} are not those of its rows, {} up to {}", slot.offset.str(),
+  SizeExpr last = slot.meta->offset;
+  for (size_t dim = 0; dim < slot.meta->shape.size(); ++dim)
+    last = last + (slot.meta->shape[dim] - 1) * slot.meta->strides[dim];
+  if (at_least(slot.meta->offset, begin) && at_least(end, last + 1)) return "";
+  return formatted("its elements {} to {} are not those of its rows, {} up to {}", slot.meta->offset.str(),
                    last.str(), begin.str(), end.str());
 }
 

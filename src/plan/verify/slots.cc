@@ -44,17 +44,15 @@ std::optional<Violation> SlotChecker::check_slot(SlotId id) {
   const Slot& slot = plan_.slots[static_cast<size_t>(id)];
   const StorageId storage = storages_.of(id);
   const PartRange held = storages_[storage].held;
-  question_ = {id_of_meta(slot.value),
-               id_of_meta(storage_root(*plan_.graph, slot.value)),
+  const Graph& graph = *plan_.graph;
+  question_ = {id_of(graph.values[slot.value].meta),
+               id_of(graph.values[storage_root(graph, slot.value)].meta),
                static_cast<int32_t>(slot.root),
                slot.first_part,
                slot.last_part,
                held.first,
                held.second,
-               id_of(slot.offset),
-               static_cast<int32_t>(slot.sizes.size())};
-  for (const auto* exprs : {&slot.sizes, &slot.strides})
-    for (const SizeExpr& expr : *exprs) question_.push_back(id_of(expr));
+               id_of(slot.meta)};
   if (!is_new()) return std::nullopt;
   const std::string problem = geometry_.problem(slot, held);
   if (problem.empty()) return std::nullopt;
@@ -73,7 +71,7 @@ std::optional<Violation> SlotChecker::check_room(StorageId id, ValueId value) {
   const auto index = static_cast<size_t>(storage.index);
   const SizeExpr& size = arena ? plan_.buffers[index].bytes : plan_.output_storage[index].elements;
   const int64_t unit = arena ? 1 : item_size(plan_.output_storage[index].dtype);
-  question_ = {id_of_meta(value), storage.held.first, storage.held.second, id_of(size),
+  question_ = {id_of(plan_.graph->values[value].meta), storage.held.first, storage.held.second, id_of(size),
                static_cast<int32_t>(unit)};
   if (!is_new()) return std::nullopt;
   const SizeExpr room = size * unit;
@@ -90,14 +88,9 @@ int32_t SlotChecker::id_of(const SizeExpr& expr) {
   return exprs_.try_emplace(expr, static_cast<int32_t>(exprs_.size())).first->second;
 }
 
-int32_t SlotChecker::id_of_meta(ValueId value) {
-  int32_t& known = metas_[static_cast<size_t>(value)];
-  if (known != kNoId) return known;
-  const TensorMeta& meta = plan_.graph->values[value].meta;
-  meta_ = {static_cast<int32_t>(meta.dtype), id_of(meta.offset)};
-  for (const auto* exprs : {&meta.shape, &meta.strides})
-    for (const SizeExpr& expr : *exprs) meta_.push_back(id_of(expr));
-  return known = meta_ids_.try_emplace(meta_, static_cast<int32_t>(meta_ids_.size())).first->second;
+/// Tensors that are alike share their meta; where they do not, a question is asked twice.
+int32_t SlotChecker::id_of(const SharedMeta& meta) {
+  return metas_.try_emplace(&*meta, static_cast<int32_t>(metas_.size())).first->second;
 }
 
 }  // namespace dynaflow

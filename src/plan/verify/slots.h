@@ -16,7 +16,7 @@ namespace dynaflow {
 class SlotChecker {
  public:
   SlotChecker(const Plan& plan, const Storages& storages)
-      : plan_(plan), storages_(storages), geometry_(plan), metas_(plan.graph->values.size(), kNoId) {}
+      : plan_(plan), storages_(storages), geometry_(plan) {}
   /// The first slot or storage that is wrong.
   std::optional<Violation> run();
 
@@ -31,18 +31,16 @@ class SlotChecker {
   std::optional<Violation> check_run(RunId run) const;
   std::optional<Violation> check_room(StorageId storage, ValueId value);
   int32_t id_of(const SizeExpr& expr);
-  int32_t id_of_meta(ValueId value);
+  int32_t id_of(const SharedMeta& meta);
   bool is_new() { return asked_.insert(question_).second; }
 
   const Plan& plan_;
   const Storages& storages_;
   Geometry geometry_;
   std::unordered_map<SizeExpr, int32_t, Hash> exprs_;
-  std::unordered_map<Question, int32_t, Hash> meta_ids_;
-  std::vector<int32_t> metas_;  // by value: its meta's id, or kNoId while unknown
+  std::unordered_map<const TensorMeta*, int32_t> metas_;
   std::unordered_set<Question, Hash> asked_;
   Question question_;
-  Question meta_;
 };
 
 }  // namespace dynaflow

@@ -80,8 +80,11 @@ class Maker {
 
   void change_slot(size_t id) {
     for (const int64_t by : {1, -1})
-      add("offset shifted", formatted("slot {} by {}", id, by),
-          [&](Plan& plan) { plan.slots[id].offset = plan.slots[id].offset + by; });
+      add("offset shifted", formatted("slot {} by {}", id, by), [&](Plan& plan) {
+        TensorMeta moved = plan.slots[id].meta;
+        moved.offset = moved.offset + by;
+        plan.slots[id].meta = std::move(moved);
+      });
   }
 
   void change_buffer(size_t id) {

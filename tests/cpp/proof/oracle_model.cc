@@ -71,10 +71,10 @@ int64_t OracleModel::value(const SizeExpr& expr, int first, int last) const {
 
 Area OracleModel::area(const Slot& slot, int64_t base) const {
   Area area;
-  area.item = item_size(plan_->graph->values[slot.value].meta.dtype);
-  area.base = base + value(slot.offset) * area.item;
-  for (const SizeExpr& size : slot.sizes) area.sizes.push_back(value(size));
-  for (const SizeExpr& stride : slot.strides) area.strides.push_back(value(stride));
+  area.item = item_size(plan_->graph->values[slot.value].meta->dtype);
+  area.base = base + value(slot.meta->offset) * area.item;
+  for (const SizeExpr& size : slot.meta->shape) area.sizes.push_back(value(size));
+  for (const SizeExpr& stride : slot.meta->strides) area.strides.push_back(value(stride));
   return area;
 }
 
@@ -185,7 +185,7 @@ Launch OracleModel::read_launch(const OpLaunch& call) const {
     const bool written = std::any_of(launch.writes.begin(), launch.writes.end(), [&](SlotId other) {
       const Slot& a = plan_->slots[slot];
       const Slot& b = plan_->slots[other];
-      if (over_input) return same_storage(a, b) && lies_as(graph, a, b);
+      if (over_input) return same_storage(a, b) && a.meta == b.meta;
       return in_place && same_storage(a, b);
     });
     if (!written) launch.relied_on.push_back(slot);
