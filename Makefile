@@ -133,13 +133,13 @@ check-2.11: setup ## compile the adapter against PyTorch 2.11 (downloads its whe
 	bash tools/check_torch.sh 2.11
 
 .PHONY: lint
-lint: setup ## formatting, ruff, layers, sizes, words; all are run
+lint: setup ## formatting, ruff, layers, sizes, words, integrations; all are run
 	@status=0; \
 	check() { echo "$$*" | cut -c1-80; "$$@" || status=1; }; \
 	check ruff check .; \
 	check ruff format --check .; \
 	$(if $(CPP_FILES),check clang-format --dry-run --Werror $(CPP_FILES);) \
-	for lint in layers sizes words; do check python tests/lint/check_$$lint.py; done; \
+	for lint in layers sizes words integrations; do check python tests/lint/check_$$lint.py; done; \
 	exit $$status
 
 .PHONY: format

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
+from torch._subclasses import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
@@ -145,6 +146,8 @@ class _Capture:
             value = getattr(value, part)
         if not isinstance(value, torch.Tensor):
             return  # a subgraph of a higher-order op, read by the op that uses it
+        if isinstance(value, FakeTensor):
+            raise CaptureError(f"{node.target} is a tensor that only the tracer has seen")
         self.lines.append(f"%{node.name} = constant({len(self.constants)}, {self._meta(value)})")
         self.values[node] = [node.name]
         self.constants.append(value)

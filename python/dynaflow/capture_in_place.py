@@ -47,7 +47,7 @@ def trace_in_place(gm: GraphModule) -> GraphModule:
     assert mode is not None, "Dynamo traces with fake tensors"
     with mode, torch.no_grad(), preserve_node_meta():
         traced = make_fx(
-            Interpreter(gm).run,
+            _Tracer(gm).run,
             tracing_mode="real",
             pre_dispatch=True,
             _allow_non_fake_inputs=True,
@@ -57,6 +57,15 @@ def trace_in_place(gm: GraphModule) -> GraphModule:
             traced.graph.erase_node(node)
     traced.recompile()
     return traced
+
+
+class _Tracer(Interpreter):
+    """Runs Dynamo's graph so that make_fx sees all of it."""
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is torch._C._autograd._get_data_attr:  # `x.data`, which no tracer sees
+            return args[0].detach()
+        return super().call_function(target, args, kwargs)
 
 
 def static_inputs(gm: GraphModule) -> tuple[int, ...]:

@@ -43,6 +43,19 @@ TEST_CASE("random plans are right, for the verifier and for the oracle") {
   }
 }
 
+TEST_CASE("one op may change two views of one storage") {
+  const PlanPtr plan = sequential_plan(R"(graph: g {batch=s0, tokens=s0}
+  %s0 = symbol() {min=2, hint=8}
+  %x = input(0, tensor(float32, [s0, 64]))
+  %a = aten.relu.default(%x) {out=[tensor(float32, [s0, 64])], out_target="aten.relu.out"}
+  %q, %k = aten.split.Tensor(%a, 32, 1) {out=[tensor(float32, [s0, 32], [64, 1]), tensor(float32, [s0, 32], [64, 1], 32)], kind=view, alias=[%a, %a]}
+  host.rotate.default(%q, %k) {out=[], name="rotate", kind=opaque, writes=[%q, %k]}
+  %b = aten.neg.default(%a) {out=[tensor(float32, [s0, 64])], out_target="aten.neg.out"}
+  output(%b)
+)");
+  CHECK(objection(plan) == "");
+}
+
 TEST_CASE("the verifier catches every mutant that the oracle shows to misbehave, and objects to no other") {
   Tallies tallies;
   for (uint64_t seed = 0; seed < 60; ++seed) {

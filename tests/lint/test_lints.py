@@ -13,7 +13,14 @@ PUBLIC = "#pragma once\n"
 LONG = "  x += 1;\n" * 49
 
 # lint, file, content, what the complaint must say ("" = none)
+HOST = "python/dynaflow/integrations/vllm.py"
 PLANTED = [
+    ("integrations", HOST, "import vllm.x\nvllm.x.y = 1\n", "vllm.py:2: assigns to what is vllm's"),
+    ("integrations", HOST, "from vllm import A\nA.f.g = 1\n", "vllm.py:2: assigns to what"),
+    ("integrations", HOST, "from vllm import A as B\nsetattr(B, 'f', 1)\n", "vllm.py:2: assigns"),
+    ("integrations", HOST, "from vllm import A\nA.f += 1\n", "vllm.py:2: assigns to what is"),
+    ("integrations", HOST, "from vllm import A\na = A()\na.f = 1\n", ""),
+    ("integrations", HOST, "x = 1  # vllm\n" * 201, "has 201 lines, at most 200"),
     ("layers", "src/plan/a.cc", '#include "dynaflow/strategy.h"', "a.cc:1: layer plan may not"),
     ("layers", "src/plan/a.cc", '#include "dynaflow/graph.h"', ""),
     ("layers", "src/plan/a.cc", '#include "strategy/x.h"', "may not include layer strategy"),
@@ -88,7 +95,7 @@ def run(lint: str, root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("lint", ["layers", "sizes", "words"])
+@pytest.mark.parametrize("lint", ["layers", "sizes", "words", "integrations"])
 def test_tree_is_clean(lint: str) -> None:
     """This repository itself."""
     done = run(lint, ROOT)

@@ -261,6 +261,28 @@ def test_custom_ops_that_change_arguments_are_called_as_they_are():
     assert report.graphs[0]["plans"][0]["counters"]["copied_bytes"] == 0
 
 
+class Scaled(Served):
+    """Reads a parameter behind autograd's back, as layers of serving systems do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(2 * WIDTH * HEADS // 2))
+
+    def forward(self, *args):
+        return super().forward(*args) * self.scale.data
+
+
+def test_the_data_of_a_parameter_is_the_parameters_own():
+    torch.manual_seed(0)
+    model = Scaled().eval()
+    compiled = df.compile(model, df.NanoFlow(min_tokens=0))
+    for _ in range(2):
+        for a, b in zip(run(compiled, 0, ROWS), run(model, 0, ROWS), strict=True):
+            torch.testing.assert_close(a, b)
+        model.scale.mul_(2)
+    assert df.report(compiled).fallbacks == []
+
+
 def test_under_autocast_custom_ops_take_the_functional_way():
     model = Served().eval()
     compiled = df.compile(model)

@@ -143,13 +143,15 @@ void ByteTracker::read_for_replaced(const Site& site, SlotId slot, const Replaci
   }
 }
 
-/// The first use of a cell that is not surely over when `site` begins. An op may write what it reads itself.
+/// The first use of a cell that is not surely over when `site` begins. An op may write what it reads itself,
+/// and several views of one storage.
 std::optional<Site> ByteTracker::unordered(const Cell& cell, const Site& site, bool in_place) const {
-  if (cell.write.step != kNoId && !order_.before(cell.write, site)) return cell.write;
-  const Site* other = cell.reads.find([&](const Site& read) {
-    const bool own = in_place && read.step == site.step && read.launch == site.launch;
-    return !own && !order_.before(read, site);
-  });
+  const auto conflicts = [&](const Site& use) {
+    const bool own = in_place && use.step == site.step && use.launch == site.launch;
+    return !own && !order_.before(use, site);
+  };
+  if (cell.write.step != kNoId && conflicts(cell.write)) return cell.write;
+  const Site* other = cell.reads.find(conflicts);
   return other == nullptr ? std::nullopt : std::optional(*other);
 }
 

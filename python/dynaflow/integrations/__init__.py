@@ -1,0 +1,1 @@
+"""DynaFlow in other systems, by their own doors."""
