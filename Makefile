@@ -128,6 +128,15 @@ soak: build build/fuzz/corpus ## tests that take minutes, and a million random t
 	$(call run_fuzz,-runs=1000000)
 	bash tools/fuzz_coverage.sh 90
 
+VLLM := build/vllm
+$(VLLM)/.setup: tools/vllm.sh | setup
+	bash tools/vllm.sh $(VLLM)
+	@touch $@
+
+.PHONY: test-vllm
+test-vllm: build $(VLLM)/.setup ## vLLM gives the same tokens with DynaFlow as without; installs vLLM
+	DYNAFLOW_CACHE=$(CURDIR)/build/cache $(VLLM)/bin/python -m pytest -q tests/vllm
+
 .PHONY: check-2.11
 check-2.11: setup ## compile the adapter against PyTorch 2.11 (downloads its wheel)
 	bash tools/check_torch.sh 2.11

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from torch.fx import GraphModule
 from dynaflow.backend import dynaflow
 from dynaflow.context import HostContext
 
+log = logging.getLogger("dynaflow")
 BACKEND = "dynaflow.integrations.vllm.backend"
 
 
@@ -43,17 +45,31 @@ def __getattr__(name: str) -> Any:
 def _compile(
     config: Any, gm: GraphModule, example_inputs: Sequence[Any], **_: Any
 ) -> Callable[..., Any]:
-    """`additional_config={"dynaflow": {...}}` gives further options."""
-    strategy = os.environ.get("DYNAFLOW_STRATEGY") or "nanoflow"
-    own = {"strategy": strategy, "context": ForwardContext(config), "fuse": True}
-    return dynaflow(gm, example_inputs, options=own | config.additional_config.get("dynaflow", {}))
+    """`additional_config={"dynaflow": {...}}` gives further options.
+
+    Without a collective of torch's there is nothing to hide. A shared-memory all-reduce is one that
+    no plan knows of, so each rank has to run the batch as a whole.
+    """
+    options = {"strategy": os.environ.get("DYNAFLOW_STRATEGY") or "nanoflow", "fuse": True}
+    options |= config.additional_config.get("dynaflow", {})
+    targets = {str(node.target) for node in gm.graph.nodes}
+    if not any("_c10d_functional" in target for target in targets):
+        log.info("no link to hide: steps run as a whole")
+        options = {"strategy": "sequential", "fuse": options["fuse"]}
+    return dynaflow(gm, example_inputs, options=options | {"context": ForwardContext(config)})
 
 
 class ForwardContext(HostContext):
     """Each part's attention metadata, made by the builders that made the batch's."""
 
     ops = ("vllm.unified_*",)
-    row_ops = ("_C.*",)
+    row_ops = (
+        "_C.onednn_mm",
+        "_C.rotary_embedding",
+        "_C.rms_norm",
+        "_C.fused_add_rms_norm",
+        "_C.*_and_mul",
+    )
 
     def __init__(self, config: Any) -> None:
         self._config = config

