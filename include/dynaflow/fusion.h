@@ -19,6 +19,12 @@ inline constexpr std::string_view kCompiledChain = "compiled";
 /// The namespace of such ops' targets: "dynaflow_compiled.k0123456789abcdef.default".
 inline constexpr std::string_view kCompiledNamespace = "dynaflow_compiled";
 
+/// Whether the op of a plan stands for a chain: a user's replacement may have any name.
+inline bool is_compiled(const Op& op) {
+  const std::string_view target = op.target;
+  return target.starts_with(kCompiledNamespace) && target.substr(kCompiledNamespace.size()).starts_with('.');
+}
+
 /// The most ops of one chain: compilers take longer than linear time.
 inline constexpr size_t kLongestChain = 64;
 

@@ -114,7 +114,7 @@ def _replacements(core: _core.Plan) -> list[dict[str, Any]]:
     """Each kernel that runs in place of segments, and where."""
     found: dict[str, dict[str, Any]] = {}
     for entry in core.replacing:
-        if entry["replacement"] == "compiled":
+        if entry["compiled"]:
             continue
         kernel = found.setdefault(
             entry["replacement"],
@@ -135,7 +135,7 @@ def _compiled(core: _core.Plan) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     targets = {op["name"]: op["short_target"] for op in core.graph.ops}
     for entry in core.replacing:
-        if entry["replacement"] != "compiled":
+        if not entry["compiled"]:
             continue
         ops = [targets[name] for name in entry["ops"]]
         kernel = found.setdefault(

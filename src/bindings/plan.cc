@@ -93,6 +93,7 @@ std::vector<nb::dict> replacing(const PlanHandle& handle) {
     entry["inputs"] = values(op_inputs(replacing.op));
     entry["outputs"] = values(replacing.op.outputs);
     entry["tolerance"] = replacing.tolerance;
+    entry["compiled"] = is_compiled(replacing.op);
     result.push_back(entry);
   }
   return result;
@@ -102,7 +103,7 @@ std::map<std::string, GraphHandle> kernels(const PlanHandle& handle) {
   const Plan& plan = *handle.plan;
   std::map<std::string, GraphHandle> result;
   for (const ReplacingOp& replacing : plan.replacing)
-    if (replacing.replacement == kCompiledChain && result.count(replacing.op.target) == 0)
+    if (is_compiled(replacing.op) && result.count(replacing.op.target) == 0)
       result.emplace(replacing.op.target.str(),
                      GraphHandle{std::make_shared<const Graph>(kernel_graph(*plan.graph, replacing))});
   return result;

@@ -295,7 +295,7 @@ Call CallBuilder::build_compiled(const Op& op, const OpLaunch& launch) const {
 
 Call CallBuilder::build(const Run& run, const OpLaunch& launch, bool out) {
   const Op& op = plan_.op(launch.op);
-  if (std::string_view(op.target).starts_with(kCompiledNamespace)) return build_compiled(op, launch);
+  if (is_compiled(op)) return build_compiled(op, launch);
   const c10::OperatorHandle target = find_operator(op, op.target);
   Call call{out ? find_operator(op, op.out_target) : target, nullptr, {}, {}, {}};
   Context context{run, launch, op, call};

@@ -165,7 +165,7 @@ class Preparation {
   PreparedLaunch prepare_launch(CallBuilder& builder, const Run& run, const OpLaunch& launch) {
     const Op& op = plan_.op(launch.op);
     const bool collective = op.kind == OpKind::kCollective;
-    const bool compiled = std::string_view(op.target).starts_with(kCompiledNamespace);
+    const bool compiled = is_compiled(op);
     PreparedLaunch prepared{builder.build(run, launch, is_told(launch.delivery) && !collective),
                             launch.op,
                             formatted("{} in {}", op.target, op.module),
