@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,3 +225,11 @@ def _out_target(op: OpOverload) -> str:
         if leading == wanted and all(arg.is_out for arg in arguments[len(leading) :]):
             return target_name(candidate)
     return ""
+
+
+def call_operator(op: OpOverload, args: Sequence[Any]) -> Any:
+    """Calls `op` with all of its schema's arguments, in its order."""
+    pairs = list(zip(op._schema.arguments, args, strict=True))
+    positional = [value for formal, value in pairs if not formal.kwarg_only]
+    named = {formal.name: value for formal, value in pairs if formal.kwarg_only}
+    return op(*positional, **named)

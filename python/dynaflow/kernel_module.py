@@ -11,6 +11,7 @@ import torch
 from torch._ops import OpOverload
 
 from dynaflow import _core
+from dynaflow.capture_schema import call_operator
 
 #: A symbol's value in a trial; all different, as far as they go.
 _TRIAL_SIZES = (13, 7, 5, 3)
@@ -41,7 +42,9 @@ class KernelModule(torch.nn.Module):
         }
         found = dict(zip(self.inputs, tensors, strict=False))
         for op in self._ops:
-            results = _call(_overload(op["target"]), [_real(a, found, sizes) for a in op["args"]])
+            results = call_operator(
+                _overload(op["target"]), [_real(a, found, sizes) for a in op["args"]]
+            )
             results = results if isinstance(results, (list, tuple)) else [results]
             found |= zip(op["outputs"], results, strict=True)
         for name, out in zip(self.outputs, tensors[len(self.inputs) :], strict=True):
@@ -110,10 +113,3 @@ def _real(arg: Any, values: dict[str, torch.Tensor], sizes: dict[str, Any]) -> A
     if kind == "device":
         return torch.device(content)
     return getattr(torch, content)  # a dtype, a layout, a memory format
-
-
-def _call(op: OpOverload, args: Sequence[Any]) -> Any:
-    pairs = list(zip(op._schema.arguments, args, strict=True))
-    positional = [value for formal, value in pairs if not formal.kwarg_only]
-    named = {formal.name: value for formal, value in pairs if formal.kwarg_only}
-    return op(*positional, **named)

@@ -23,7 +23,14 @@ from torch.utils._python_dispatch import _disable_current_modes
 from dynaflow import _core
 from dynaflow.capture_nodes import is_python_op, print_float
 from dynaflow.capture_opaque import Hole, OpaqueOps
-from dynaflow.capture_schema import Argument, constant_of_type, facts, named_constant, quote
+from dynaflow.capture_schema import (
+    Argument,
+    call_operator,
+    constant_of_type,
+    facts,
+    named_constant,
+    quote,
+)
 
 if TYPE_CHECKING:
     from dynaflow.scheduler import Scheduler
@@ -253,7 +260,7 @@ def _of_op(op: OpOverload, asked: Replacement, name: str, inputs: int, outputs: 
     python = is_python_op(op)
     tolerance = float(asked.tolerance)
     core = _core.Replacement(name, known.target, known.out_target, python, texts, tolerance)
-    return _Kernel(core, functools.partial(_call, op, known.arguments, values), True)
+    return _Kernel(core, functools.partial(_call, op, values), True)
 
 
 def _refuse_effects(op: OpOverload, asked: Replacement) -> None:
@@ -303,14 +310,9 @@ def _text(argument: Argument, value: Any) -> str:
     raise _MisfitError(f"argument '{argument.name}' is {value!r}, which has no text form")
 
 
-def _call(
-    op: OpOverload, parameters: Sequence[Argument], values: Sequence[Any], *tensors: torch.Tensor
-) -> Any:
+def _call(op: OpOverload, values: Sequence[Any], *tensors: torch.Tensor) -> Any:
     filled = [tensors[value.content] if isinstance(value, Hole) else value for value in values]
-    pairs = list(zip(parameters, filled, strict=True))
-    positional = [value for parameter, value in pairs if not parameter.kwarg_only]
-    named = {parameter.name: value for parameter, value in pairs if parameter.kwarg_only}
-    return op(*positional, **named)
+    return call_operator(op, filled)
 
 
 def _fake_results(kernel: _Kernel, signature: _core.Signature) -> list[Any] | None:

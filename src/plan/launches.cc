@@ -10,6 +10,15 @@ namespace dynaflow {
 
 namespace {
 
+std::vector<OpId> own_ops(const Schedule& schedule, const SegmentRun& run) {
+  std::vector<OpId> ops;
+  for (SegmentId segment : run.segments) {
+    const std::vector<OpId>& own = schedule.partition->segments[segment].ops;
+    ops.insert(ops.end(), own.begin(), own.end());
+  }
+  return ops;
+}
+
 /// Makes the ops that replace others, each once for all parts.
 class Replacer {
  public:
@@ -31,14 +40,9 @@ class Replacer {
 
   /// A run's own ops, chains of them as one where kernels can be had.
   std::vector<OpId> launches_of(const SegmentRun& run) {
-    std::vector<OpId> ops;
-    for (SegmentId segment : run.segments) {
-      const std::vector<OpId>& own = schedule_.partition->segments[segment].ops;
-      ops.insert(ops.end(), own.begin(), own.end());
-    }
-    if (!chains_) return ops;
+    if (!chains_) return own_ops(schedule_, run);
     const auto [entry, added] = fused_.try_emplace(run.segments);
-    if (added) entry->second = fuse(std::move(ops));
+    if (added) entry->second = fuse(own_ops(schedule_, run));
     return entry->second;
   }
 
@@ -118,10 +122,7 @@ std::vector<std::vector<OpId>> choose_launches(const Schedule& schedule, const I
     } else if (replacer) {
       ops = replacer->launches_of(issued.run);
     } else {
-      for (SegmentId segment : issued.run.segments) {
-        const std::vector<OpId>& own = schedule.partition->segments[segment].ops;
-        ops.insert(ops.end(), own.begin(), own.end());
-      }
+      ops = own_ops(schedule, issued.run);
     }
   }
   return launches;

@@ -108,10 +108,7 @@ class Preparation {
       for (size_t i = 0; i < plan_.slots.size(); ++i) {
         const Slot& slot = plan_.slots[i];
         if (slot.root != root || slot.index != origin.index) continue;
-        const bool same = slot.meta->shape == meta.shape && slot.meta->strides == meta.strides &&
-                          slot.meta->offset == meta.offset &&
-                          value(slot.value).meta->dtype == origin.meta->dtype;
-        (same ? external.whole : external.views).push_back(static_cast<SlotId>(i));
+        (*slot.meta == meta ? external.whole : external.views).push_back(static_cast<SlotId>(i));
       }
       // A parameter that no kernel reads may still have decided what was captured: it is checked.
       if (external.persistent || !external.whole.empty() || !external.views.empty())

@@ -12,8 +12,8 @@ ROOT = HERE.parents[1]
 PUBLIC = "#pragma once\n"
 LONG = "  x += 1;\n" * 49
 
-# lint, file, content, what the complaint must say ("" = none)
 HOST = "python/dynaflow/integrations/vllm.py"
+# lint, file, content, what the complaint must say ("" = none)
 PLANTED = [
     ("integrations", HOST, "import vllm.x\nvllm.x.y = 1\n", "vllm.py:2: assigns to what is vllm's"),
     ("integrations", HOST, "from vllm import A\nA.f.g = 1\n", "vllm.py:2: assigns to what"),
