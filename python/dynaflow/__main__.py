@@ -17,6 +17,7 @@ FIGURES = {
     "host-cost": "dynaflow.bench.host_cost",
     "memory": "dynaflow.bench.memory",
     "plan-time": "dynaflow.bench.plan_time",
+    "vllm": "dynaflow.bench.vllm.figure",
 }
 
 
@@ -49,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so as to clean up
     from dynaflow.bench.launch import RankError
+    from dynaflow.bench.net import LinkError
     from dynaflow.bench.records import write
     from dynaflow.bench.ui import Display
 
@@ -63,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.json:
             write(options.json, records)
         return 0
-    except RankError as failure:
+    except (RankError, LinkError) as failure:
         print(f"dynaflow: {failure}", file=sys.stderr)
         return 1
 

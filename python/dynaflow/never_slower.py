@@ -1,19 +1,20 @@
 """Never slower than sequential: measured steps decide, for each range of sizes, which plan serves.
 
 A strategy that was asked for by name is a wish for speed, not for a schedule. So the first steps of
-each bucket run its plan and the sequential one in turns, and the faster one stays. All ranks take
-the same decision: they count the same steps, and the first rank's measurement goes through the
-group's store.
+each bucket run its plan, the sequential one and its alternatives in turns, and the fastest stays.
+All ranks take the same decision: they count the same steps, and the first rank's measurement goes
+through the group's store.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dynaflow.agreement import word_of_first_rank
@@ -21,86 +22,105 @@ from dynaflow.agreement import word_of_first_rank
 if TYPE_CHECKING:
     from dynaflow.plan import Plan
 
+log = logging.getLogger("dynaflow")
+
 #: Measured steps of each plan, after one of each that warms it up.
 PAIRS = 9
-#: Steps after which a size class is decided.
-MEASURED_STEPS = 2 * (PAIRS + 1)
-#: What the strategy's plan must show to stay, for what is less may be chance: so many times faster
-#: in the median, and faster in so many of the pairs.
+#: What a plan must show to serve in the sequential one's place, for what is less may be chance: so
+#: many times faster in the median, and faster in so many of the pairs.
 LEAST_GAIN = 1.02
 LEAST_WINS = 7
+#: Places of a contest's plans: first the strategy's own and the sequential one.
+ASKED, SEQUENTIAL = 0, 1
 
 #: Of each symbol's value the power of two below it: sizes that are served alike.
 SizeClass = tuple[int, ...]
 
 
+def measured_steps(alternatives: int = 0) -> int:
+    """Steps after which a size class is decided."""
+    return (2 + alternatives) * (PAIRS + 1)
+
+
 @dataclass
 class Trial:
-    """The steps of one size class so far: seconds of each plan, warm-up included."""
+    """The steps of one size class so far: seconds of each plan by its place, warm-up included."""
 
-    asked: list[float] = field(default_factory=list)
-    sequential: list[float] = field(default_factory=list)
+    times: list[list[float]]
 
-    def next_is_asked(self) -> bool:
-        """Pairs begin with the one and the other in turns, so that a drift favours neither."""
-        step = len(self.asked) + len(self.sequential)
-        if step % 2:
-            return len(self.asked) < len(self.sequential)
-        return step % 4 == 0
+    def next_place(self) -> int:
+        """Rounds go through the plans in one direction and the other in turns, so that a drift
+        favours none.
+        """
+        done = min(map(len, self.times))
+        places = range(len(self.times)) if done % 2 == 0 else reversed(range(len(self.times)))
+        return next(place for place in places if len(self.times[place]) == done)
 
     def is_over(self) -> bool:
         """Whether every pair was measured."""
-        return min(len(self.asked), len(self.sequential)) > PAIRS
+        return min(map(len, self.times)) > PAIRS
 
     def verdict(self) -> Verdict:
         """What this rank's measurement says."""
+        found = []
+        for place in range(len(self.times)):
+            if place != SEQUENTIAL:
+                gain, wins = self._against_sequential(place)
+                found.append((gain >= LEAST_GAIN and wins >= LEAST_WINS, gain, place))
+        enough, gain, place = max(found)
+        return Verdict(place if enough else SEQUENTIAL, gain)
+
+    def _against_sequential(self, place: int) -> tuple[float, int]:
         measured = slice(1, PAIRS + 1)  # more steps may follow where ranks could not agree
-        pairs = zip(self.sequential[measured], self.asked[measured], strict=True)
+        pairs = zip(self.times[SEQUENTIAL][measured], self.times[place][measured], strict=True)
         gains = [slow / fast for slow, fast in pairs if not math.isnan(slow + fast)]
-        gain = statistics.median(gains) if gains else 1.0
-        wins = sum(one > 1 for one in gains)
-        return Verdict(gain >= LEAST_GAIN and wins >= LEAST_WINS, gain)
+        return (statistics.median(gains) if gains else 1.0), sum(gain > 1 for gain in gains)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the strategy's plan serves a size class, and how many times faster it was: the median
-    over the pairs.
+    """The place of the plan that serves a size class, and how many times faster than the sequential
+    one the best was: the median over the pairs.
     """
 
-    keeps: bool
+    place: int
     gain: float
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a plan of the strategy's serves."""
+        return self.place != SEQUENTIAL
 
     @property
     def word(self) -> str:
         """As it goes to other ranks."""
-        return f"{self.keeps:d} {self.gain!r}"
+        return f"{self.place} {self.gain!r}"
 
     @staticmethod
     def of_word(word: str) -> Verdict:
         """The verdict that another rank has sent."""
-        keeps, gain = word.split()
-        return Verdict(keeps == "1", float(gain))
+        place, gain = word.split()
+        return Verdict(int(place), float(gain))
 
 
 class Contest:
-    """A strategy's plan of one bucket, and the sequential plan that it must not be slower than.
+    """A strategy's plan of one bucket, and those that are measured against it.
 
-    `make_sequential` is called in the second step of the bucket; it may have none to give.
-    `agreed`: by group of the plan's collectives, what its ranks call the plan. Thread-safe; the
-    steps that are measured run one by one.
+    `rivals` make the sequential plan and then the alternatives, each in the step that first needs
+    it; one may have none to give. `agreed`: by group of the plan's collectives, what its ranks call
+    the plan. Thread-safe; the steps that are measured run one by one.
     """
 
     def __init__(
         self,
         asked: Plan,
-        make_sequential: Callable[[], Plan | None],
+        rivals: Sequence[Callable[[], Plan | None]],
         agreed: Mapping[str, str],
         timeout_s: float | None,
     ) -> None:
         self._asked = asked
-        self._make_sequential = make_sequential
-        self._sequential: Plan | None = None
+        self._rivals = rivals
+        self._made: dict[int, Plan] = {ASKED: asked}  # by place
         self._agreed = agreed
         self._timeout_s = timeout_s
         self._trials: dict[SizeClass, Trial] = {}
@@ -116,45 +136,56 @@ class Contest:
                 verdict = self._verdicts.get(sizes)
                 if verdict is None:
                     return self._measured_step(sizes, tensors, values)
-        plan = self._asked if verdict.keeps else self._sequential
+        plan = self._plan(verdict.place, values)
         return plan, plan.run(tensors, values)
 
+    def alternatives(self) -> list[Plan]:
+        """Those that there are: made, and not yet known to be of no use."""
+        return [plan for place, plan in sorted(self._made.items()) if place > SEQUENTIAL]
+
     def table(self) -> list[dict[str, Any]]:
-        """For each size class: the ranges of the symbols' values, and what was decided; `keeps` and
-        `gain` are None while it is measured.
+        """For each size class: the ranges of the symbols' values, and what was decided: the `parts`
+        of the plan that serves, whether it is the strategy's, and the best `gain`. All are None
+        while it is measured.
         """
-        rows = []
-        for sizes in self._trials:
-            verdict = self._verdicts.get(sizes)
-            rows.append(
-                {
-                    "sizes": [
-                        [1 << (bits - 1), (1 << bits) - 1] if bits else [0, 0] for bits in sizes
-                    ],
-                    "keeps": verdict and verdict.keeps,
-                    "gain": verdict and verdict.gain,
-                }
-            )
-        return rows
+        return [self._row(sizes, self._verdicts.get(sizes)) for sizes in self._trials]
+
+    def _row(self, sizes: SizeClass, verdict: Verdict | None) -> dict[str, Any]:
+        parts = verdict and self._made[verdict.place].plan.cut["parts"]
+        return {
+            "sizes": [[1 << (bits - 1), (1 << bits) - 1] if bits else [0, 0] for bits in sizes],
+            "keeps": verdict and verdict.keeps,
+            "parts": parts,
+            "gain": verdict and verdict.gain,
+        }
+
+    def _plan(self, place: int, values: list[int]) -> Plan:
+        """The plan in this place, made where it is needed for the first time; the strategy's own
+        where there is none for these sizes.
+        """
+        plan = self._made.get(place)
+        if plan is None:
+            plan = self._made[place] = self._rivals[place - 1]() or self._asked
+        return plan if place < 2 or plan.accepts(*values) else self._asked
 
     def _measured_step(
         self, sizes: SizeClass, tensors: list[Any], values: list[int]
     ) -> tuple[Plan, Any]:
-        trial = self._trials.setdefault(sizes, Trial())
-        asked = trial.next_is_asked()
-        if not asked and self._sequential is None:
-            self._sequential = self._make_sequential() or self._asked
-        plan = self._asked if asked else self._sequential
-        times = trial.asked if asked else trial.sequential
+        trial = self._trials.get(sizes)
+        if trial is None:
+            trial = self._trials[sizes] = Trial([[] for _ in range(1 + len(self._rivals))])
+        place = trial.next_place()
+        plan = self._plan(place, values)
         taken = math.nan  # a step that failed counts too: ranks go on counting alike
         start = time.perf_counter()
         try:
             results = plan.run(tensors, values)
             taken = time.perf_counter() - start
         finally:
-            times.append(taken)
+            trial.times[place].append(taken)
         if trial.is_over():
             self._verdicts[sizes] = self._decide(sizes, trial)
+            self._drop_losers()
         return plan, results
 
     def _decide(self, sizes: SizeClass, trial: Trial) -> Verdict:
@@ -162,4 +193,24 @@ class Contest:
         for group, name in self._agreed.items():
             word = word_of_first_rank(group, f"{name}/{sizes}", verdict.word, self._timeout_s)
             verdict = Verdict.of_word(word)
+        log.info("%s: %s", self._asked.plan.strategy, row_text(self._row(sizes, verdict)))
         return verdict
+
+    def _drop_losers(self) -> None:
+        """Lets go of alternatives, with their memory, that nothing needs as of now."""
+        if len(self._verdicts) == len(self._trials):
+            winners = {verdict.place for verdict in self._verdicts.values()}
+            self._made = {
+                place: plan
+                for place, plan in self._made.items()
+                if place <= SEQUENTIAL or place in winners
+            }
+
+
+def row_text(row: dict[str, Any]) -> str:
+    """One row of a contest's table, for people."""
+    sizes = " x ".join(f"{low}..{high}" for low, high in row["sizes"])
+    if row["gain"] is None:
+        return f"sizes {sizes}: being measured against the sequential plan"
+    kept = f"kept in {row['parts']} parts" if row["keeps"] else "not kept, the sequential plan runs"
+    return f"sizes {sizes}: {row['gain']:.2f}x the sequential plan's speed, {kept}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -127,7 +128,9 @@ class CompiledGraph:
 
     def every_plan(self) -> list[Plan]:
         """The strategy's plans, and those that may run in their place."""
-        others = [] if self._limit is None else self._limit.plans
+        others = [] if self._limit is None else list(self._limit.plans)
+        for plan in self.plans:
+            others += plan.contest.alternatives() if plan.contest else []
         return self.plans + [self.sequential] * (self.sequential is not None) + others
 
     def _run(self, plan: Plan, args: list[Any], values: list[int]) -> Any:
@@ -186,10 +189,16 @@ class CompiledGraph:
         wanted = strategy.by_name if options.never_slower is None else options.never_slower
         measured = wanted and not options.serial and self._limit is None
         if plan and plan.plan.cut["parts"] > 1 and measured:
-            plan.contest = Contest(
-                plan, lambda: self._make_sequential(values), plan.agreed, options.agree_timeout_s
-            )
+            rivals = [partial(self._make_sequential, values)]
+            for other in strategy.alternatives():
+                rivals.append(partial(self._make_alternative, other, values))
+            plan.contest = Contest(plan, rivals, plan.agreed, options.agree_timeout_s)
         return plan
+
+    def _make_alternative(self, strategy: Strategy, values: list[int]) -> Plan | None:
+        with self._lock:
+            partition = _core.partition(self.graph, strategy.annotations())
+            return self._lower(strategy, partition, values, [])
 
     def _make_sequential(self, values: list[int]) -> Plan:
         """The plan that others must not be slower than; one serves all buckets."""
@@ -204,16 +213,11 @@ class CompiledGraph:
         if limit is None:
             return None
 
-        def make(strategy: Strategy, values: list[int]) -> Plan | None:
-            with self._lock:
-                partition = _core.partition(self.graph, strategy.annotations())
-                return self._lower(strategy, partition, values, [])
-
         name = self.captured.name
         return MemoryLimit(
             limit,
             bool(self.captured.batch.symbol),
-            make,
+            self._make_alternative,
             lambda why: self._session.warn("memory", f"DynaFlow: {name}: {why}"),
         )
 

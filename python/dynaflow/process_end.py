@@ -1,4 +1,4 @@
-"""What becomes of the steps of daemon threads when the interpreter ends."""
+"""What runs in this process, and what becomes of daemon threads' steps at its end."""
 
 from __future__ import annotations
 
@@ -26,9 +26,14 @@ def close_at_exit(runtime: Any, owner: object) -> None:
     _open[owner] = runtime, os.getpid()
 
 
+def running() -> list[Any]:
+    """The owners of this process's runtimes that are still alive, in no order."""
+    return [owner for owner, (_, process) in list(_open.items()) if process == os.getpid()]
+
+
 @atexit.register
 def _close() -> None:
-    runtimes = [runtime for runtime, process in _open.values() if process == os.getpid()]
+    runtimes = [_open[owner][0] for owner in running()]
     if not runtimes or threading.active_count() == 1:
         return
     deadline = time.monotonic() + _LIMIT_S

@@ -8,8 +8,11 @@ from typing import Any
 
 from dynaflow import _core
 from dynaflow.api import session_of
+from dynaflow.never_slower import row_text
 from dynaflow.plan import Plan
 from dynaflow.plans import CompiledGraph
+from dynaflow.process_end import running
+from dynaflow.session import Session
 from dynaflow.settings import SETTINGS
 
 
@@ -40,7 +43,17 @@ def report(compiled: Any) -> Report:
     """
     if SETTINGS.disabled:
         return Report(name=type(compiled).__name__, strategy="none", disabled=True)
-    session = session_of(compiled)
+    return _report(session_of(compiled))
+
+
+def reports() -> list[Report]:
+    """The reports on everything compiled in this process that has run and is still alive: also what
+    `torch.compile(backend="dynaflow")` or a host system compiled.
+    """
+    return [_report(session) for session in running()]
+
+
+def _report(session: Session) -> Report:
     return Report(
         name=session.name,
         strategy=session.strategy.name,
@@ -204,15 +217,6 @@ def _graph_text(graph: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _contest_text(row: dict[str, Any]) -> str:
-    """One size class of a plan that must not be slower than the sequential one."""
-    sizes = " x ".join(f"{low}..{high}" for low, high in row["sizes"])
-    if row["gain"] is None:
-        return f"sizes {sizes}: being measured against the sequential plan"
-    kept = "kept" if row["keeps"] else "not kept, the sequential plan runs"
-    return f"sizes {sizes}: {row['gain']:.2f}x the sequential plan's speed, {kept}"
-
-
 def _plan_text(plan: dict[str, Any]) -> list[str]:
     bucket = f" for {', '.join(plan['bucket'])}" if plan["bucket"] else ""
     streams = ", ".join(stream["name"] for stream in plan["streams"])
@@ -221,7 +225,7 @@ def _plan_text(plan: dict[str, Any]) -> list[str]:
         f"    plan '{plan['strategy']}'{bucket}: {plan['parts']} parts, "
         f"{plan['runs']} runs on {streams}"
     ]
-    lines += [f"      {_contest_text(row)}" for row in plan["never_slower"]]
+    lines += [f"      {row_text(row)}" for row in plan["never_slower"]]
     lines.append(
         f"      segments: {segments['split']} split, {segments['merged']} merged, "
         f"{segments['whole']} whole"

@@ -157,6 +157,12 @@ class Strategy:
         """
         raise NotImplementedError(f"{type(self).__name__} has no schedule(self, s, batch)")
 
+    def alternatives(self) -> Sequence[Strategy]:
+        """Others that serve in its place where measured steps are faster with them (option
+        `never_slower`); none by default.
+        """
+        return ()
+
     def annotations(self) -> list[_core.Annotation]:
         """partition() in the core's form."""
         return [_lower(self.name, annotation) for annotation in self.partition()]
@@ -189,6 +195,12 @@ class _Builtin(Strategy):
 
     def schedule(self, s: Scheduler, batch: Batch) -> None:
         self._core.schedule(s, batch)
+
+    def alternatives(self) -> Sequence[Strategy]:
+        name, options = self._recipe
+        if not self.by_name or name != "nanoflow" or {"parts", "fractions"} & options.keys():
+            return ()
+        return (_Builtin(name, options | {"parts": 3}),)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_core"}

@@ -23,11 +23,11 @@ def ranks(tmp_path):
 
 
 class Clock:
-    """Only steps move it: by two seconds where the plan has so many parts, else by one."""
+    """Only steps move it: by so many seconds for a plan of so many parts."""
 
-    def __init__(self, slow_parts: int, compiled) -> None:
+    def __init__(self, seconds: dict[int, float], compiled) -> None:
         self.now = 0.0
-        self.slow_parts = slow_parts
+        self.seconds = seconds
         self.compiled = compiled
 
     def perf_counter(self) -> float:
@@ -37,7 +37,7 @@ class Clock:
         """Times the plans that there are by now."""
         for _, plan in debug.plans(self.compiled):
             if not hasattr(plan, "watched"):
-                seconds = 2.0 if plan.plan.cut["parts"] == self.slow_parts else 1.0
+                seconds = self.seconds[plan.plan.cut["parts"]]
                 plan.watched, plan.run = True, functools.partial(self._timed, plan.run, seconds)
 
     def _timed(self, run, seconds, tensors, values):
@@ -53,8 +53,9 @@ def steps(rank, first_rank_says_slow):
     def model(x):
         return all_reduce(x * 2, "sum", group) + 1
 
-    compiled = df.compile(model, "nanoflow", {"min_tokens": 0})
-    clock = Clock(2 if (rank == 0) is first_rank_says_slow else 1, compiled)
+    compiled = df.compile(model, "nanoflow", {"min_tokens": 0, "parts": 2})
+    slow = (rank == 0) is first_rank_says_slow
+    clock = Clock({1: 1.0, 2: 2.0} if slow else {1: 2.0, 2: 1.0}, compiled)
     never_slower.time = clock
     x = torch.ones(4, 2)
     for _ in range(STEPS):
@@ -74,3 +75,31 @@ def test_ranks_keep_what_the_first_one_measured(ranks, slow):
     pairs = never_slower.PAIRS + 1
     assert counts == ([pairs, pairs + 4] if slow else [pairs + 4, pairs])
     assert result == [[5.0, 5.0]] * 4
+
+
+@torch.no_grad()
+def steps_of_three(rank):
+    """The first rank's clock prefers three parts, the other's two."""
+    group = dist.group.WORLD.group_name
+
+    def model(x):
+        return all_reduce(x * 2, "sum", group) + 1
+
+    compiled = df.compile(model, "nanoflow", {"min_tokens": 0})
+    clock = Clock({1: 3.0, 2: 2.0, 3: 1.0} if rank == 0 else {1: 3.0, 2: 1.0, 3: 2.0}, compiled)
+    never_slower.time = clock
+    x = torch.ones(6, 2)
+    for _ in range(never_slower.measured_steps(alternatives=1) + 2):
+        result = compiled(x)
+        clock.watch()
+    graph = df.report(compiled).graphs[0]
+    (row,) = graph["plans"][0]["never_slower"]
+    return row, graph["last_parts"], result.tolist()
+
+
+def test_ranks_take_the_number_of_parts_that_the_first_one_measured(ranks):
+    first, second = ranks.run(steps_of_three)
+    assert first == second
+    row, parts, result = first
+    assert row["parts"] == 3 and row["keeps"] and parts == [2, 2, 2]
+    assert result == [[5.0, 5.0]] * 6

@@ -50,9 +50,9 @@ def test_fixed_batch_has_its_size(size):
 
 
 def test_traces_are_named_and_bounded():
-    assert all(len(workload.prompt_lengths(name)) == 200 for name in ("lmsys", "splitwise"))
+    assert all(len(workload.request_lengths(name)) == 200 for name in ("lmsys", "splitwise"))
     with pytest.raises(ValueError, match="no trace 'other'; there are: lmsys, sharegpt, splitwise"):
-        workload.prompt_lengths("other")
+        workload.request_lengths("other")
     with pytest.raises(ValueError, match="fewer than 201"):
         trace_batch("lmsys", 1, 10, skip=200)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,15 +11,28 @@ from small_models import stack
 
 import dynaflow as df
 from dynaflow import debug, never_slower
-from dynaflow.never_slower import LEAST_WINS, MEASURED_STEPS, PAIRS, Contest, Trial, Verdict
+from dynaflow.never_slower import (
+    ASKED,
+    LEAST_WINS,
+    PAIRS,
+    SEQUENTIAL,
+    Contest,
+    Trial,
+    Verdict,
+    measured_steps,
+)
+
+MEASURED_STEPS = measured_steps()
 
 
 class FakePlan:
     """A plan whose steps take as long as it says, on a clock that only they move."""
 
-    def __init__(self, name: str, clock: list[float], seconds: float) -> None:
+    def __init__(self, name: str, clock: list[float], seconds: float, parts: int = 2) -> None:
         self.name, self.clock, self.seconds = name, clock, seconds
         self.runs = 0
+        self.plan = SimpleNamespace(strategy=name, cut={"parts": parts})
+        self.accepts = lambda *values: values != (5,)
 
     def run(self, tensors, values):
         self.runs += 1
@@ -35,8 +49,8 @@ def clock(monkeypatch):
 
 def contest_of(clock, asked_s: float, sequential_s: float):
     asked = FakePlan("asked", clock, asked_s)
-    sequential = FakePlan("sequential", clock, sequential_s)
-    return Contest(asked, lambda: sequential, {}, None), asked, sequential
+    sequential = FakePlan("sequential", clock, sequential_s, parts=1)
+    return Contest(asked, [lambda: sequential], {}, None), asked, sequential
 
 
 @pytest.mark.parametrize(
@@ -69,24 +83,69 @@ def test_sizes_are_judged_by_themselves(clock):
 
 
 def test_pairs_start_with_the_one_and_the_other_in_turns():
-    trial = Trial()
+    trial = Trial([[], []])
     order = []
     while not trial.is_over():
-        asked = trial.next_is_asked()
-        order.append("a" if asked else "s")
-        (trial.asked if asked else trial.sequential).append(1.0)
+        place = trial.next_place()
+        order.append("as"[place])
+        trial.times[place].append(1.0)
     assert "".join(order) == "assa" * (MEASURED_STEPS // 4)
-    assert trial.verdict() == Verdict(False, 1.0)
+    assert trial.verdict() == Verdict(SEQUENTIAL, 1.0)
+
+
+def test_rounds_of_three_go_to_and_fro():
+    trial = Trial([[], [], []])
+    order = []
+    while not trial.is_over():
+        order.append(trial.next_place())
+        trial.times[order[-1]].append(1.0)
+    assert order[:9] == [0, 1, 2, 2, 1, 0, 0, 1, 2] and len(order) == measured_steps(1)
+
+
+@pytest.mark.parametrize(
+    "asked_s, other_s, served",
+    [(0.8, 0.6, 2), (0.6, 0.8, ASKED), (0.99, 0.7, 2), (1.2, 0.99, SEQUENTIAL)],
+)
+def test_of_several_plans_the_fastest_serves(clock, asked_s, other_s, served):
+    plans = [
+        FakePlan("asked", clock, asked_s),
+        FakePlan("sequential", clock, 1.0, parts=1),
+        FakePlan("three", clock, other_s, parts=3),
+    ]
+    contest = Contest(plans[0], [lambda: plans[1], lambda: plans[2]], {}, None)
+    for _ in range(measured_steps(1)):
+        contest.run([], [100])
+    assert [plan.runs for plan in plans] == [PAIRS + 1] * 3
+    assert contest.run([], [100])[0] is plans[served]
+    (row,) = contest.table()
+    assert row["parts"] == (2, 1, 3)[served] and row["keeps"] is (served != SEQUENTIAL)
+    assert contest.alternatives() == [plans[2]] * (served == 2), "a loser is let go of"
+
+
+def test_an_alternative_serves_only_the_sizes_that_it_takes(clock):
+    asked, three = FakePlan("asked", clock, 0.9), FakePlan("three", clock, 0.5, parts=3)
+    sequential = FakePlan("sequential", clock, 1.0, parts=1)
+    contest = Contest(asked, [lambda: sequential, lambda: three], {}, None)
+    for _ in range(measured_steps(1)):
+        contest.run([], [4])
+    assert contest.run([], [4])[1] == "three"
+    assert contest.run([], [5])[1] == "asked"
+
+
+def test_a_gain_by_chance_does_not_hide_a_lesser_one_that_is_sure():
+    sure, chance = [1.5] * (PAIRS + 1), [1.0] * LEAST_WINS + [9.0] * (PAIRS + 1 - LEAST_WINS)
+    verdict = Trial([chance, [2.0] * (PAIRS + 1), sure]).verdict()
+    assert verdict == Verdict(2, 2.0 / 1.5)
 
 
 @pytest.mark.parametrize("wins, keeps", [(LEAST_WINS - 1, False), (LEAST_WINS, True)])
 def test_a_gain_in_few_of_the_pairs_is_taken_for_chance(wins, keeps):
     asked = [1.0] * (wins + 1) + [2.5] * (PAIRS - wins)
-    verdict = Trial(asked, [2.0] * (PAIRS + 1)).verdict()
+    verdict = Trial([asked, [2.0] * (PAIRS + 1)]).verdict()
     assert (verdict.keeps, verdict.gain) == (keeps, 2.0)
 
 
-@pytest.mark.parametrize("verdict", [Verdict(True, 1.0 / 3), Verdict(False, 0.1 + 0.2)])
+@pytest.mark.parametrize("verdict", [Verdict(2, 1.0 / 3), Verdict(SEQUENTIAL, 0.1 + 0.2)])
 def test_other_ranks_read_the_verdict_that_was_sent(verdict):
     assert Verdict.of_word(verdict.word) == verdict
 
@@ -129,7 +188,7 @@ def test_a_decision_that_fails_is_tried_again_with_the_same_measurement(clock, m
 
 def test_without_a_sequential_plan_the_strategys_serves(clock):
     asked = FakePlan("asked", clock, 1.0)
-    contest = Contest(asked, lambda: None, {}, None)
+    contest = Contest(asked, [lambda: None], {}, None)
     for _ in range(MEASURED_STEPS + 3):
         assert contest.run([], [8]) == (asked, "asked")
 
@@ -149,7 +208,7 @@ def test_threads_measure_one_by_one(clock):
 
 def test_a_strategy_given_by_name_is_measured_and_one_given_as_an_object_is_not():
     model, x = stack(), torch.randn(8, 8)
-    named = df.compile(model, "nanoflow", {"min_tokens": 0})
+    named = df.compile(model, "nanoflow", {"min_tokens": 0, "parts": 2})
     given = df.compile(model, df.NanoFlow(min_tokens=0))
     asked = df.compile(model, df.NanoFlow(min_tokens=0), {"never_slower": True})
     forced = df.compile(model, "nanoflow", {"min_tokens": 0, "never_slower": False})

@@ -2,108 +2,49 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+import random
 
+import numpy as np
 import pytest
+from launch import SPLIT, run
 
-HERE = Path(__file__).parent
-PACKAGE = HERE.parents[1] / "python"
-BACKEND = {"mode": 2, "backend": "dynaflow.integrations.vllm.backend"}
+from dynaflow.bench.workload import request_lengths
+
 #: Steps of 256 tokens at most, so that longer prompts are prefilled in chunks.
 ENGINE = {"max_model_len": 512, "max_num_batched_tokens": 256, "max_num_seqs": 16}
-SPLIT = {"never_slower": False, "min_tokens": 16}
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    """A small Llama with random weights, as a folder."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def prompts(lengths: list[int]) -> list[list[int]]:
+    """Every third begins as others do, so that a cache of prefixes has something to find."""
+    source = random.Random(0)
+    common = [source.randrange(2048) for _ in range(150)]
+    made = []
+    for number, length in enumerate(lengths):
+        own = [source.randrange(2048) for _ in range(length)]
+        made.append(common + own if number % 3 == 0 else own)
+    return made
 
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=2048,
-        max_position_embeddings=4096,
+
+FEW = prompts([random.Random(number).randint(3, 150) for number in range(16)])
+
+
+def generate(folder, model, options=None, engine=None, **how):
+    """FEW's tokens and reports."""
+    return run(
+        folder, {"model": model, **ENGINE, **(engine or {})}, FEW, 16, options=options, **how
     )
-    folder = tmp_path_factory.mktemp("model")
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def environment(rank: int, world: int, port: int, shared_memory: bool) -> dict[str, str]:
-    paths = [str(PACKAGE)] + [str(HERE / "plugin")] * (not shared_memory)
-    return {
-        **os.environ,
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(world))),
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_USE_AOT_COMPILE": "0",
-        "VLLM_USE_LAYERNAME": "0",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-    }
-
-
-def run(folder, model, world=2, shared_memory=False, wrong=False, options=None, **engine):
-    """The results of a job's ranks; `options` of DynaFlow, None: stock vLLM."""
-    engine = {**ENGINE, "model": model, "tensor_parallel_size": world, **engine}
-    if options is not None:
-        engine |= {"compilation_config": BACKEND, "additional_config": {"dynaflow": options}}
-    job = json.dumps(dict(engine=engine, count=16, longest=300, tokens=16, wrong=wrong))
-    port, ranks = free_port(), []
-    for rank in range(world):
-        out = folder / f"{rank}.json"
-        out.unlink(missing_ok=True)
-        log = (folder / f"{rank}.log").open("w")
-        ranks.append(
-            subprocess.Popen(
-                [sys.executable, str(HERE / "rank.py"), job, str(out)],
-                env=environment(rank, world, port, shared_memory),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        )
-    try:
-        codes = [rank.wait(timeout=400) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    if any(codes):
-        pytest.fail((folder / f"{codes.index(max(codes, key=abs))}.log").read_text()[-4000:])
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
 
 
 @pytest.mark.parametrize("prefix_caching", [True, False])
 def test_two_ranks_split_their_steps_and_give_stocks_tokens(tmp_path, model, prefix_caching):
     caching = {"enable_prefix_caching": prefix_caching}
-    stock = run(tmp_path, model, **caching)
-    split = run(tmp_path, model, options=SPLIT, **caching)
+    stock = generate(tmp_path, model, engine=caching)
+    split = generate(tmp_path, model, SPLIT, caching)
     assert split[0]["tokens"] == stock[0]["tokens"] == split[1]["tokens"]
-    (report,) = split[0]["reports"]
+    assert stock[0]["reports"] == []
+    ((report,), (graph,)) = split[0]["reports"], split[0]["reports"][0]["graphs"]
     assert report["fallbacks"] == []
-    plan = max(report["plans"], key=lambda plan: plan["parts"])
+    plan = max(graph["plans"], key=lambda plan: plan["parts"])
     assert plan["parts"] == 2 and plan["counters"]["steps"] > 5
     assert plan["segments"]["merged"] == 0 and plan["counters"]["copied_bytes"] == 0
     assert sum(item["overlapped"] for item in plan["collectives"]) >= len(plan["collectives"]) - 1
@@ -111,15 +52,52 @@ def test_two_ranks_split_their_steps_and_give_stocks_tokens(tmp_path, model, pre
 
 def test_the_state_of_another_part_gives_wrong_tokens(tmp_path, model):
     """The control: what the tests above compare does depend on each part's own state."""
-    right = run(tmp_path, model, options=SPLIT)
-    wrong = run(tmp_path, model, options=SPLIT, wrong=True)
+    right = generate(tmp_path, model, SPLIT)
+    wrong = generate(tmp_path, model, SPLIT, wrong=True)
     assert right[0]["tokens"] != wrong[0]["tokens"]
 
 
 @pytest.mark.parametrize(("world", "shared_memory"), [(1, True), (2, True)])
 def test_without_a_link_steps_run_as_a_whole(tmp_path, model, world, shared_memory):
-    stock = run(tmp_path, model, world, shared_memory)
-    whole = run(tmp_path, model, world, shared_memory, options=SPLIT)
+    how = dict(world=world, shared_memory=shared_memory)
+    stock = generate(tmp_path, model, **how)
+    whole = generate(tmp_path, model, SPLIT, **how)
     assert whole[0]["tokens"] == stock[0]["tokens"]
     (report,) = whole[0]["reports"]
-    assert {plan["parts"] for plan in report["plans"]} == {1}
+    assert {plan["parts"] for graph in report["graphs"] for plan in graph["plans"]} == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("prefix_caching", [True, False])
+@pytest.mark.parametrize("world", [1, 2])
+def test_two_hundred_requests_of_a_trace(tmp_path, model, world, prefix_caching):
+    engine = {
+        "model": model,
+        "max_model_len": 1024,
+        "max_num_batched_tokens": 512,
+        "enable_prefix_caching": prefix_caching,
+    }
+    asked = prompts([min(length, 800) for length, _ in request_lengths("lmsys")])
+    how = dict(world=world, shared_memory=world == 1, timeout_s=900)
+    assert len(asked) == 200
+    stock = run(tmp_path, engine, asked, 32, **how)
+    ours = run(tmp_path, engine, asked, 32, options=SPLIT, **how)
+    assert ours[0]["tokens"] == stock[0]["tokens"]
+    assert {len(tokens) for tokens in ours[0]["tokens"]} == {32}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_bfloat16_is_as_exact_as_stocks(tmp_path, model):
+    """Errors of the first tokens' log-probabilities against float32's, root of the mean square."""
+
+    def first(dtype, options):
+        engine = {"dtype": dtype}
+        return np.array(generate(tmp_path, model, options, engine, logits=True)[0]["logits"])
+
+    exact = first("float32", None)
+    stock, ours = (first("bfloat16", options) - exact for options in (None, SPLIT))
+    errors = [float(np.sqrt(np.mean(error**2))) for error in (stock, ours)]
+    print("relative to float32: stock {:.3e}, DynaFlow {:.3e}".format(*errors))
+    assert 0 < errors[1] <= 2 * errors[0]

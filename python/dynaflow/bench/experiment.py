@@ -22,7 +22,7 @@ from dynaflow.bench.bounds import (
 from dynaflow.bench.rank import RankContext
 from dynaflow.bench.stats import Rounds, Samples, Stop, Summary, interleave
 from dynaflow.bench.workload import Batch, LlamaShape, build_model
-from dynaflow.never_slower import MEASURED_STEPS
+from dynaflow.never_slower import measured_steps
 
 #: How often C is measured to choose the link's rate.
 RATE_ROUNDS = Rounds(least=5, most=5, warmup=1)
@@ -110,7 +110,7 @@ class Experiment:
         """Takes the steps after which the guarded arm has decided for this batch and this link."""
         self.arms[engine.GUARDED] = engine.variant_arm(self.arms[engine.SEQUENTIAL], engine.GUARDED)
         inputs = batch.inputs()
-        for _ in range(MEASURED_STEPS):
+        for _ in range(measured_steps(alternatives=1)):
             self.context.meeting.barrier()
             self.run(engine.GUARDED, inputs)
 

@@ -107,7 +107,7 @@ def run(
 
 
 _COLUMNS = ("cell", "Gbit/s", "N/C", "sequential ms", "nanoflow ms", "speed-up [95 %]",
-            "guarded [95 %]", "bound ms", "hidden share")  # fmt: skip
+            "guarded [95 %]", "bound ms", "hidden share", "guarded hides")  # fmt: skip
 
 
 def _row(comparison: Comparison, name: str) -> list[str]:
@@ -115,7 +115,7 @@ def _row(comparison: Comparison, name: str) -> list[str]:
     measured = [milliseconds(samples.summary(arm)) for arm in (engine.SEQUENTIAL, engine.NANOFLOW)]
     guarded = times(samples.ratio(engine.GUARDED, engine.SEQUENTIAL))
     if rate is None:
-        return [name + ", loopback", "-", "-", *measured, NOT_APPLICABLE, guarded, "-", "-"]
+        return [name + ", loopback", "-", "-", *measured, NOT_APPLICABLE, guarded, *["-"] * 3]
     return [
         name,
         f"{rate / 1e9:.3f}",
@@ -125,6 +125,7 @@ def _row(comparison: Comparison, name: str) -> list[str]:
         guarded,
         f"{bound.seconds * 1e3:,.1f}",
         percent(comparison.hidden_share(engine.NANOFLOW)),
+        percent(comparison.hidden_share(engine.GUARDED)),
     ]
 
 
@@ -142,11 +143,12 @@ def _records(comparison: Comparison, prefix: str) -> list[Record]:
         split = Record(**{**plain.__dict__, "ratio": NOT_APPLICABLE, "low": None, "high": None})
         return [split, guarded]
     ratio, bound = samples.ratio(arm, baseline), comparison.bound.seconds
-    share = comparison.hidden_share(arm)
+    shares = {name: comparison.hidden_share(name) for name in (arm, engine.GUARDED)}
     return [
         timing(prefix, samples.summary(arm), ratio, baseline, bound),
         guarded,
         timing(f"{prefix}/{baseline}", samples.summary(baseline), None, None, bound),
-        figure(f"{prefix}/hidden share", share, "of 1", baseline),
+        figure(f"{prefix}/hidden share", shares[arm], "of 1", baseline),
+        figure(f"{prefix}/{engine.GUARDED}/hidden share", shares[engine.GUARDED], "of 1", baseline),
         Record(f"{prefix}/link rate", comparison.rate_bps / 1e9, "Gbit/s"),
     ]

@@ -80,21 +80,25 @@ class Batch:
         return dict(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1)
 
 
-def prompt_lengths(trace: str) -> list[int]:
-    """Prompt lengths in tokens, in order of arrival: `trace` is lmsys, sharegpt or splitwise."""
+def request_lengths(trace: str) -> list[tuple[int, int]]:
+    """Lengths of prompt and output in tokens, in order of arrival: `trace` is lmsys, sharegpt or
+    splitwise.
+    """
     path = TRACES / f"{trace}.csv"
     if not path.exists():
         known = ", ".join(sorted(entry.stem for entry in TRACES.glob("*.csv")))
         raise ValueError(f"no trace {trace!r}; there are: {known}")
     with path.open(encoding="ascii", newline="") as rows:
-        return [int(row["ContextTokens"]) for row in csv.DictReader(rows)]
+        columns = ("ContextTokens", "GeneratedTokens")
+        return [tuple(int(row[column]) for column in columns) for row in csv.DictReader(rows)]
 
 
 def trace_batch(
     trace: str, rows: int, longest: int, vocabulary: int = FULL.vocabulary, skip: int = 0
 ) -> Batch:
     """The next `rows` requests of a trace after `skip`, each cut to at most `longest` tokens."""
-    lengths = [min(length, longest) for length in prompt_lengths(trace)[skip : skip + rows]]
+    prompts = [prompt for prompt, _ in request_lengths(trace)[skip : skip + rows]]
+    lengths = [min(prompt, longest) for prompt in prompts]
     if len(lengths) < rows:
         raise ValueError(f"trace {trace!r} has fewer than {skip + rows} requests")
     return Batch(f"{trace} {rows} requests", tuple(lengths), max(lengths), vocabulary)

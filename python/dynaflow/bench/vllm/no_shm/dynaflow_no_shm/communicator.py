@@ -4,5 +4,7 @@ from vllm.distributed.device_communicators.cpu_communicator import CpuCommunicat
 
 
 class NoShmCommunicator(CpuCommunicator):
+    """Reduces over the process group, as between machines."""
+
     def _all_group_ranks_share_shm_group_name(self) -> bool:
         return False

@@ -1,0 +1,96 @@
+"""Starts vLLM in processes of its own, as the tests need it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+PACKAGE = HERE.parents[1] / "python"
+NO_SHM = PACKAGE / "dynaflow" / "bench" / "vllm" / "no_shm"
+BACKEND = {"mode": 2, "backend": "dynaflow.integrations.vllm.backend"}
+#: Every step of 16 tokens or more is split, whether it pays or not.
+SPLIT = {"never_slower": False, "min_tokens": 16}
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(world: int, shared_memory: bool) -> dict[str, str]:
+    """What every process of a run finds; one core for each rank."""
+    paths = [str(PACKAGE)] + [str(NO_SHM)] * (not shared_memory)
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(world))),
+        "VLLM_USE_AOT_COMPILE": "0",
+        "VLLM_USE_LAYERNAME": "0",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
+
+
+def with_dynaflow(options: dict[str, Any] | None) -> dict[str, Any]:
+    """Arguments of an engine that has DynaFlow with these options; stock vLLM's for None."""
+    if options is None:
+        return {}
+    return {"compilation_config": BACKEND, "additional_config": {"dynaflow": options}}
+
+
+def run(
+    folder: Path,
+    engine: dict[str, Any],
+    prompts: list[list[int]],
+    tokens: int,
+    *,
+    world: int = 2,
+    shared_memory: bool = False,
+    options: dict[str, Any] | None = None,
+    wrong: bool = False,
+    logits: bool = False,
+    timeout_s: float = 400,
+) -> list[dict[str, Any]]:
+    """The results of a job's ranks, which rank.py describes. `options`: see `with_dynaflow`."""
+    engine = {"dtype": "float32", "tensor_parallel_size": world, **engine, **with_dynaflow(options)}
+    job = dict(engine=engine, prompts=prompts, tokens=tokens, wrong=wrong, logits=logits)
+    (folder / "job.json").write_text(json.dumps(job))
+    shared = {
+        **environment(world, shared_memory),
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
+    ranks = []
+    for rank in range(world):
+        out = folder / f"{rank}.json"
+        out.unlink(missing_ok=True)
+        with (folder / f"{rank}.log").open("w") as log:
+            ranks.append(
+                subprocess.Popen(
+                    [sys.executable, str(HERE / "rank.py"), str(folder / "job.json"), str(out)],
+                    env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    try:
+        codes = [rank.wait(timeout=timeout_s) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    if any(codes):
+        pytest.fail((folder / f"{codes.index(max(codes, key=abs))}.log").read_text()[-4000:])
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
