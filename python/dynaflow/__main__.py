@@ -9,17 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-#: Figures by name, with the module whose `run(display)` measures them.
-FIGURES = {
-    "overlap": "dynaflow.bench.overlap",
-    "eager": "dynaflow.bench.eager",
-    "capture": "dynaflow.bench.capture",
-    "host-cost": "dynaflow.bench.host_cost",
-    "memory": "dynaflow.bench.memory",
-    "plan-time": "dynaflow.bench.plan_time",
-    "vllm": "dynaflow.bench.vllm.figure",
-}
-
+from dynaflow.bench.figures import FIGURES
 
 #: What the demo and the figures import beyond what DynaFlow itself needs.
 REQUIRED = ("rich", "numpy", "transformers", "accelerate")

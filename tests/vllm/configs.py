@@ -13,28 +13,19 @@ from pathlib import Path
 from typing import Any
 
 
-class Lines(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 def main(wanted: dict[str, dict[str, Any]], out: Path) -> None:
     from vllm.engine.arg_utils import EngineArgs
 
+    said: list[str] = []
+    # A filter stays where vLLM, on its first configuration, takes handlers away.
+    logging.getLogger("vllm.dynaflow").addFilter(
+        lambda record: said.append(record.getMessage()) or True
+    )
     found = {}
     for name, arguments in wanted.items():
-        said = Lines()
-        logging.getLogger("vllm").addHandler(said)
+        said.clear()
         config = EngineArgs(**arguments).create_engine_config()
-        logging.getLogger("vllm").removeHandler(said)
-        lines = [line for line in said.lines if "DynaFlow" in line]
-        found[name] = [config.compilation_config.backend, lines]
+        found[name] = [config.compilation_config.backend, list(said)]
     out.write_text(json.dumps(found), encoding="utf-8")
 
 

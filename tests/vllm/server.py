@@ -86,16 +86,23 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, model: str, options: dict[str, Any] | None) -> Iterator[Server]:
-    """A server on two ranks that share no memory; `options`: see `launch.with_dynaflow`."""
+def serve(
+    folder: Path, model: str, options: dict[str, Any] | None, strategy: str | None = None
+) -> Iterator[Server]:
+    """A server on two ranks. Either `options`, as `launch.with_dynaflow` takes them, and ranks that
+    share no memory; or the variable that asks for a `strategy`, and nothing else.
+    """
     server = Server(free_port(), model, folder / "server.log")
     words = ["--dtype=float32", "--max-model-len=512", "--tensor-parallel-size=2", "--seed=0"]
     for name, value in with_dynaflow(options).items():
         words += [f"--{name.replace('_', '-')}", json.dumps(value)]
+    variables = environment(2, shared_memory=strategy is not None) | {"DYNAFLOW_LOG": "info"}
+    if strategy is not None:
+        variables |= {"DYNAFLOW_STRATEGY": strategy, "VLLM_LOGGING_LEVEL": "INFO"}
     with server.log.open("w") as log:
         process = subprocess.Popen(
             [*_VLLM, "serve", model, f"--port={server.port}", "--host=127.0.0.1", *words],
-            env=environment(2, shared_memory=False) | {"DYNAFLOW_LOG": "info"},
+            env=variables,
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -47,6 +47,7 @@ def test_three_hundred_clients_get_stocks_tokens(tmp_path, model):
     with serve(tmp_path, model, None) as stock, serve(tmp_path / "ours", model, SPLIT) as ours:
         theirs = [stock.benchmark(tmp_path, PROMPTS, TOKENS) for _ in range(3)]
         mine = ours.benchmark(tmp_path, PROMPTS, TOKENS)
+        log = ours.log.read_text()
         own = min(agreement(*pair) for pair in itertools.combinations(theirs, 2))
         agreed = [agreement(mine, texts) for texts in theirs]
         gaps = [
@@ -55,6 +56,7 @@ def test_three_hundred_clients_get_stocks_tokens(tmp_path, model):
             if one != other
         ]
     print(f"agreement: stock with itself {own:.3f}, DynaFlow with stock {agreed}; gaps {gaps}")
+    assert "captured graph" in log and "original model runs" not in log
     assert min(agreed) >= own
     assert all(distance < NEAR for distance in gaps)
 
@@ -72,3 +74,13 @@ def test_clients_that_go_away_leave_the_engine_healthy(tmp_path, model):
             list(clients.map(leave, range(96)))
         assert server.healthy()
         assert [server.complete(prompt, TOKENS)["text"] for prompt in PROMPTS[:4]] == before
+
+
+def test_a_variable_is_enough(tmp_path, model):
+    with serve(tmp_path, model, None, strategy="nanoflow") as server:
+        text = server.complete(PROMPTS[0], TOKENS)["text"]
+    log = server.log.read_text()
+    assert "DynaFlow compiles this model" in log and "original model runs" not in log
+    assert "no link to hide: steps run as a whole" in log
+    with serve(tmp_path, model, None) as stock:
+        assert stock.complete(PROMPTS[0], TOKENS)["text"] == text

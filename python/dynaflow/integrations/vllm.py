@@ -50,6 +50,9 @@ def _compile(
     Without a collective of torch's there is nothing to hide. A shared-memory all-reduce is one that
     no plan knows of, so each rank has to run the batch as a whole.
     """
+    if not log.handlers:  # what is decided while serving belongs in vLLM's log
+        log.parent = logging.getLogger("vllm")
+        log.setLevel(log.parent.level)
     options = {"strategy": os.environ.get("DYNAFLOW_STRATEGY") or "nanoflow", "fuse": True}
     options |= config.additional_config.get("dynaflow", {})
     targets = {str(node.target) for node in gm.graph.nodes}

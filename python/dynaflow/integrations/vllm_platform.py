@@ -12,7 +12,7 @@ from dynaflow.integrations.vllm import BACKEND
 if TYPE_CHECKING:  # the platform is looked for while vllm.config is being imported
     from vllm.config import VllmConfig
 
-logger = init_logger(__name__)
+logger = init_logger("vllm.dynaflow")  # below vLLM's own, whose handlers it needs
 
 
 class DynaFlowCpuPlatform(CpuPlatform):
