@@ -122,10 +122,7 @@ def _answer(rank: _Rank, ranks: list[_Rank], services: dict[str, Callable[..., A
     try:
         kind, *rest = receive(rank.connection)
     except (EOFError, ConnectionResetError):
-        rank.done = True
-        code = rank.process.wait()
-        others = _other_failures(ranks)
-        raise RankError(rank.index, f"died (exit status {code})", rank.tail() + others) from None
+        raise _death(rank, ranks) from None
     if kind == "result":
         rank.result, rank.done = rest[0], True
     elif kind == "error":
@@ -135,7 +132,17 @@ def _answer(rank: _Rank, ranks: list[_Rank], services: dict[str, Callable[..., A
         name, args = rest
         if name not in services:
             raise RankError(rank.index, f"asked for {name!r}; known: {sorted(services)}")
-        send(rank.connection, services[name](*args))
+        answer = services[name](*args)
+        try:
+            send(rank.connection, answer)
+        except (BrokenPipeError, ConnectionResetError):
+            raise _death(rank, ranks) from None
+
+
+def _death(rank: _Rank, ranks: list[_Rank]) -> RankError:
+    rank.done = True
+    code = rank.process.wait()
+    return RankError(rank.index, f"died (exit status {code})", rank.tail() + _other_failures(ranks))
 
 
 def _other_failures(ranks: list[_Rank]) -> str:
