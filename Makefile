@@ -117,7 +117,7 @@ bench-programs: build ## the benchmarks in C++
 	cmake --build --preset release --target $(BENCH_PROGRAMS) --parallel $(JOBS)
 
 .PHONY: bench
-bench: bench-programs ## every figure; the records go to build/bench
+bench: bench-programs ## every figure but vLLM's; the records go to build/bench
 	@mkdir -p build/bench
 	set -e; for name in $(FIGURES); do \
 	  python -m dynaflow bench $$name --json build/bench/$$name.json; done

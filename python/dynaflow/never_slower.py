@@ -14,7 +14,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dynaflow.agreement import word_of_first_rank
@@ -44,9 +44,12 @@ def measured_steps(alternatives: int = 0) -> int:
 
 @dataclass
 class Trial:
-    """The steps of one size class so far: seconds of each plan by its place, warm-up included."""
+    """The steps of one size class so far, by place: seconds of each, warm-up included, not a number
+    where a step failed or had no plan of its own; and how many parts the last plan had.
+    """
 
     times: list[list[float]]
+    parts: list[int] = field(default_factory=list)
 
     def next_place(self) -> int:
         """Rounds go through the plans in one direction and the other in turns, so that a drift
@@ -106,26 +109,26 @@ class Verdict:
 class Contest:
     """A strategy's plan of one bucket, and those that are measured against it.
 
-    `rivals` make the sequential plan and then the alternatives, each in the step that first needs
-    it; one may have none to give. `agreed`: by group of the plan's collectives, what its ranks call
-    the plan. Thread-safe; the steps that are measured run one by one.
+    `rivals` make the sequential plan and then the alternatives for sizes, in the step that first
+    needs them; one may have none to give. `agreed`: by group of the plan's collectives, what its
+    ranks call the plan. Thread-safe; the steps that are measured run one by one.
     """
 
     def __init__(
         self,
         asked: Plan,
-        rivals: Sequence[Callable[[], Plan | None]],
+        rivals: Sequence[Callable[[list[int]], Plan | None]],
         agreed: Mapping[str, str],
         timeout_s: float | None,
     ) -> None:
         self._asked = asked
         self._rivals = rivals
-        self._made: dict[int, Plan] = {ASKED: asked}  # by place
+        self._made: dict[int, list[Plan]] = {}  # of the rivals, by place: one for each bucket
         self._agreed = agreed
         self._timeout_s = timeout_s
         self._trials: dict[SizeClass, Trial] = {}
         self._verdicts: dict[SizeClass, Verdict] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def run(self, tensors: list[Any], values: list[int]) -> tuple[Plan, Any]:
         """A step on one of the plans; which one, and its results."""
@@ -141,46 +144,59 @@ class Contest:
 
     def alternatives(self) -> list[Plan]:
         """Those that there are: made, and not yet known to be of no use."""
-        return [plan for place, plan in sorted(self._made.items()) if place > SEQUENTIAL]
+        made = sorted(self._made.items())
+        return [plan for place, plans in made if place > SEQUENTIAL for plan in plans]
 
     def table(self) -> list[dict[str, Any]]:
         """For each size class: the ranges of the symbols' values, and what was decided: the `parts`
         of the plan that serves, whether it is the strategy's, and the best `gain`. All are None
         while it is measured.
         """
-        return [self._row(sizes, self._verdicts.get(sizes)) for sizes in self._trials]
+        return [self._row(sizes, self._verdicts.get(sizes)) for sizes in list(self._trials)]
 
     def _row(self, sizes: SizeClass, verdict: Verdict | None) -> dict[str, Any]:
-        parts = verdict and self._made[verdict.place].plan.cut["parts"]
         return {
             "sizes": [[1 << (bits - 1), (1 << bits) - 1] if bits else [0, 0] for bits in sizes],
             "keeps": verdict and verdict.keeps,
-            "parts": parts,
+            "parts": verdict and self._trials[sizes].parts[verdict.place],
             "gain": verdict and verdict.gain,
         }
 
     def _plan(self, place: int, values: list[int]) -> Plan:
-        """The plan in this place, made where it is needed for the first time; the strategy's own
-        where there is none for these sizes.
+        """The plan in this place for these sizes, made where there is none yet; the strategy's own
+        where the place has no other.
         """
-        plan = self._made.get(place)
+        if place == ASKED:
+            return self._asked
+        plan = self._find(place, values)
         if plan is None:
-            plan = self._made[place] = self._rivals[place - 1]() or self._asked
-        return plan if place < 2 or plan.accepts(*values) else self._asked
+            with self._lock:
+                plan = self._find(place, values)
+                if plan is None:
+                    plan = self._rivals[place - 1](values) or self._asked
+                    self._made[place] = [*self._made.get(place, []), plan]
+        same = plan.plan.cut["parts"] == self._asked.plan.cut["parts"]
+        return self._asked if same else plan
+
+    def _find(self, place: int, values: list[int]) -> Plan | None:
+        return next((plan for plan in self._made.get(place, ()) if plan.accepts(*values)), None)
 
     def _measured_step(
         self, sizes: SizeClass, tensors: list[Any], values: list[int]
     ) -> tuple[Plan, Any]:
         trial = self._trials.get(sizes)
         if trial is None:
-            trial = self._trials[sizes] = Trial([[] for _ in range(1 + len(self._rivals))])
+            places = 1 + len(self._rivals)
+            trial = self._trials[sizes] = Trial([[] for _ in range(places)], [0] * places)
         place = trial.next_place()
         plan = self._plan(place, values)
+        trial.parts[place] = plan.plan.cut["parts"]
         taken = math.nan  # a step that failed counts too: ranks go on counting alike
         start = time.perf_counter()
         try:
             results = plan.run(tensors, values)
-            taken = time.perf_counter() - start
+            if place == ASKED or plan is not self._asked:
+                taken = time.perf_counter() - start
         finally:
             trial.times[place].append(taken)
         if trial.is_over():
@@ -197,14 +213,12 @@ class Contest:
         return verdict
 
     def _drop_losers(self) -> None:
-        """Lets go of alternatives, with their memory, that nothing needs as of now."""
+        """Lets go of alternatives, with their memory, that won no size class, once none is being
+        measured.
+        """
         if len(self._verdicts) == len(self._trials):
-            winners = {verdict.place for verdict in self._verdicts.values()}
-            self._made = {
-                place: plan
-                for place, plan in self._made.items()
-                if place <= SEQUENTIAL or place in winners
-            }
+            winners = {verdict.place for verdict in self._verdicts.values()} | {SEQUENTIAL}
+            self._made = {place: made for place, made in self._made.items() if place in winners}
 
 
 def row_text(row: dict[str, Any]) -> str:

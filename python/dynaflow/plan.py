@@ -43,7 +43,7 @@ class Plan:
         self.run = engine.run
         if serial or self._steps is not None:
             self.run = functools.partial(self.run_with, serial=serial)
-        self.contest: Contest | None = None  # with the sequential plan, where it must win that
+        self.contest: Contest | None = None  # with its rivals, where it must win that
         # By run of a collective: microseconds hidden and exposed in the last traced step.
         self.measured: dict[int, tuple[float, float]] = {}
 

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 _REMEMBERED = 4096
 
 
+class _UntriedError(Exception):
+    """A plan would run what has to be tried first, and there is no call to try it in."""
+
+
 class CompiledGraph:
     """A captured graph; called with the flat argument list that AOTAutograd makes."""
 
@@ -189,23 +193,30 @@ class CompiledGraph:
         wanted = strategy.by_name if options.never_slower is None else options.never_slower
         measured = wanted and not options.serial and self._limit is None
         if plan and plan.plan.cut["parts"] > 1 and measured:
-            rivals = [partial(self._make_sequential, values)]
-            for other in strategy.alternatives():
-                rivals.append(partial(self._make_alternative, other, values))
+            others = strategy.alternatives()
+            rivals = [self._make_sequential, *(partial(self._make_alternative, o) for o in others)]
             plan.contest = Contest(plan, rivals, plan.agreed, options.agree_timeout_s)
         return plan
 
     def _make_alternative(self, strategy: Strategy, values: list[int]) -> Plan | None:
+        """Another strategy's plan; None, with a warning, where it would have to be tried first."""
         with self._lock:
             partition = _core.partition(self.graph, strategy.annotations())
-            return self._lower(strategy, partition, values, [])
+            try:
+                return self._lower(strategy, partition, values, None)
+            except _UntriedError as error:
+                why = (
+                    f"DynaFlow: {strategy.name} is no alternative for {self.captured.name}: {error}"
+                )
+                self._session.warn(f"alternative: {strategy.name}", why)
+                return None
 
     def _make_sequential(self, values: list[int]) -> Plan:
         """The plan that others must not be slower than; one serves all buckets."""
         with self._lock:
             if self.sequential is None:
                 partition = _core.partition(self.graph, [])
-                self.sequential = self._lower(Sequential(), partition, values, [])
+                self.sequential = self._lower(Sequential(), partition, values, None)
             return self.sequential
 
     def _make_limit(self) -> MemoryLimit | None:
@@ -248,9 +259,12 @@ class CompiledGraph:
         strategy: Strategy,
         partition: _core.Partition,
         values: list[int],
-        args: list[Any],
+        args: list[Any] | None,
     ) -> Plan | None:
-        """The strategy's plan for a bucket; None if no engine can run it."""
+        """The strategy's plan for a bucket; None if no engine can run it.
+
+        Raises _UntriedError where something has to be tried and there are no `args`.
+        """
         scheduler = Scheduler(partition, strategy.name, self._sizes(values))
         strategy.schedule(scheduler, scheduler.batch())
         plan = self._fuse(scheduler.finish())
@@ -276,7 +290,7 @@ class CompiledGraph:
         partition: _core.Partition,
         kernels: Kernels,
         values: list[int],
-        args: list[Any],
+        args: list[Any] | None,
     ) -> Plan | None:
         """The plan verified, tried and with an engine; None if no engine can run it."""
         if self._session.options.verify:
@@ -287,6 +301,8 @@ class CompiledGraph:
         except RuntimeError as error:
             if not isinstance(typed(error), PlanError):
                 raise typed(error) from None
+            if args is None:
+                return None  # a rival: the strategy's own plan goes on
             self._refused = True
             self._session.fall_back(f"{self.captured.name}: {typed(error)}")
             return None
@@ -304,7 +320,7 @@ class CompiledGraph:
         partition: _core.Partition,
         rows: tuple[int, ...],
         sizes: dict[str, int],
-        args: list[Any],
+        args: list[Any] | None,
     ) -> None:
         """Tries regions whose rows are independent by the strategy's word, each once."""
         batch = self.captured.batch.symbol
@@ -315,6 +331,8 @@ class CompiledGraph:
         ]
         if len(rows) < 2 or not regions:
             return
+        if args is None:
+            raise _UntriedError(f"its region {regions[0]['name']} was never tried in parts")
         same = frozenset(left for left, right in self.captured.equal if right == batch) | {batch}
         layouts = partition.layouts
         cut = Cut(rows, sizes, same)
@@ -322,9 +340,11 @@ class CompiledGraph:
             check_independence(self._original, self.graph, regions, layouts, args, cut)
         self._independent |= {tuple(region["ops"]) for region in regions}
 
-    def _check_replacements(self, kernels: Kernels, args: list[Any]) -> None:
+    def _check_replacements(self, kernels: Kernels, args: list[Any] | None) -> None:
         """Tries each kernel that replaces segments once."""
         new = {key: kernel for key, kernel in kernels.launched.items() if key not in self._tried}
+        if new and args is None:
+            raise _UntriedError("its kernels were never compared with what they replace")
         if new:
             with _without_first_call_check():
                 check_replacements(self._original, self.graph, list(new.values()), args)

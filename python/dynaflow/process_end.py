@@ -15,6 +15,7 @@ _LIMIT_S = 5.0
 _SETTLE_S = 0.05
 
 _open: weakref.WeakKeyDictionary[Any, tuple[Any, int]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()  # of _open
 
 
 def close_at_exit(runtime: Any, owner: object) -> None:
@@ -23,12 +24,14 @@ def close_at_exit(runtime: Any, owner: object) -> None:
     An interpreter that ends kills daemon threads as they come back to it. Killed within C++ frames,
     as PyTorch's operators have them, they abort the process.
     """
-    _open[owner] = runtime, os.getpid()
+    with _lock:
+        _open[owner] = runtime, os.getpid()
 
 
 def running() -> list[Any]:
     """The owners of this process's runtimes that are still alive, in no order."""
-    return [owner for owner, (_, process) in list(_open.items()) if process == os.getpid()]
+    with _lock:
+        return [owner for owner, (_, process) in _open.items() if process == os.getpid()]
 
 
 @atexit.register

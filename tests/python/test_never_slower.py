@@ -32,7 +32,7 @@ class FakePlan:
         self.name, self.clock, self.seconds = name, clock, seconds
         self.runs = 0
         self.plan = SimpleNamespace(strategy=name, cut={"parts": parts})
-        self.accepts = lambda *values: values != (5,)
+        self.accepts = lambda *values: True
 
     def run(self, tensors, values):
         self.runs += 1
@@ -50,7 +50,7 @@ def clock(monkeypatch):
 def contest_of(clock, asked_s: float, sequential_s: float):
     asked = FakePlan("asked", clock, asked_s)
     sequential = FakePlan("sequential", clock, sequential_s, parts=1)
-    return Contest(asked, [lambda: sequential], {}, None), asked, sequential
+    return Contest(asked, [lambda values: sequential], {}, None), asked, sequential
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_of_several_plans_the_fastest_serves(clock, asked_s, other_s, served):
         FakePlan("sequential", clock, 1.0, parts=1),
         FakePlan("three", clock, other_s, parts=3),
     ]
-    contest = Contest(plans[0], [lambda: plans[1], lambda: plans[2]], {}, None)
+    contest = Contest(plans[0], [lambda values: plans[1], lambda values: plans[2]], {}, None)
     for _ in range(measured_steps(1)):
         contest.run([], [100])
     assert [plan.runs for plan in plans] == [PAIRS + 1] * 3
@@ -122,14 +122,62 @@ def test_of_several_plans_the_fastest_serves(clock, asked_s, other_s, served):
     assert contest.alternatives() == [plans[2]] * (served == 2), "a loser is let go of"
 
 
-def test_an_alternative_serves_only_the_sizes_that_it_takes(clock):
-    asked, three = FakePlan("asked", clock, 0.9), FakePlan("three", clock, 0.5, parts=3)
+class Buckets:
+    """Makes plans of three parts, or of two for sizes below 6: each serves its own bucket."""
+
+    def __init__(self, clock, seconds):
+        self.clock, self.seconds = clock, seconds
+        self.made = []
+
+    def __call__(self, values):
+        small = values[0] < 6
+        plan = FakePlan("other", self.clock, self.seconds, parts=2 if small else 3)
+        plan.accepts = lambda value: (value < 6) is small
+        self.made.append(plan)
+        return plan
+
+
+def test_an_alternative_is_made_for_each_of_its_buckets(clock):
+    asked, other = FakePlan("asked", clock, 0.9), Buckets(clock, 0.5)
     sequential = FakePlan("sequential", clock, 1.0, parts=1)
-    contest = Contest(asked, [lambda: sequential, lambda: three], {}, None)
+    contest = Contest(asked, [lambda values: sequential, other], {}, None)
+    for _ in range(measured_steps(1)):
+        contest.run([], [6])
+    assert contest.table()[0]["parts"] == 3
+    assert contest.run([], [6])[0] is other.made[0]
+    assert contest.run([], [4])[0] is asked, "two parts are the strategy's own"
+    assert [plan.plan.cut["parts"] for plan in other.made] == [3, 2]
+
+
+def test_an_alternative_that_is_no_other_does_not_compete(clock):
+    asked, other = FakePlan("asked", clock, 0.5), Buckets(clock, 0.1)
+    sequential = FakePlan("sequential", clock, 1.0, parts=1)
+    contest = Contest(asked, [lambda values: sequential, other], {}, None)
     for _ in range(measured_steps(1)):
         contest.run([], [4])
-    assert contest.run([], [4])[1] == "three"
-    assert contest.run([], [5])[1] == "asked"
+    assert [plan.runs for plan in other.made] == [0]
+    assert contest.run([], [4])[0] is asked and contest.table()[0]["gain"] == 2.0
+    assert contest.alternatives() == []
+
+
+def test_an_alternative_that_won_one_size_stays_and_is_made_again_after_it_lost_all(clock):
+    asked, other = FakePlan("asked", clock, 0.9), Buckets(clock, 1.5)
+    sequential = FakePlan("sequential", clock, 1.0, parts=1)
+    contest = Contest(asked, [lambda values: sequential, other], {}, None)
+
+    def decide(value):
+        for _ in range(measured_steps(1)):
+            contest.run([], [value])
+
+    decide(8)
+    assert contest.alternatives() == [] and len(other.made) == 1
+    other.seconds = 0.2
+    decide(16)
+    assert contest.alternatives() == [other.made[1]] and len(other.made) == 2
+    other.made[1].seconds = 2.0
+    decide(32)
+    assert [contest.run([], [value])[1] for value in (8, 16, 32)] == ["asked", "other", "asked"]
+    assert [row["parts"] for row in contest.table()] == [2, 3, 2] and len(other.made) == 2
 
 
 def test_a_gain_by_chance_does_not_hide_a_lesser_one_that_is_sure():
@@ -188,7 +236,7 @@ def test_a_decision_that_fails_is_tried_again_with_the_same_measurement(clock, m
 
 def test_without_a_sequential_plan_the_strategys_serves(clock):
     asked = FakePlan("asked", clock, 1.0)
-    contest = Contest(asked, [lambda: None], {}, None)
+    contest = Contest(asked, [lambda values: None], {}, None)
     for _ in range(MEASURED_STEPS + 3):
         assert contest.run([], [8]) == (asked, "asked")
 
@@ -242,3 +290,30 @@ def test_what_a_strategy_leaves_unsplit_is_not_measured():
 def test_never_slower_is_yes_or_no():
     with pytest.raises(df.ScheduleError, match="never_slower"):
         df.compile(stack(), "nanoflow", {"never_slower": "yes"})
+
+
+def test_an_alternative_that_would_have_to_be_tried_first_is_left_out():
+    def own(x):
+        return torch.nn.functional.gelu(x)
+
+    class Replacing(df.Strategy):
+        def partition(self):
+            return [df.SplitFunc("gelu", tag="gelu")]
+
+        def schedule(self, s, batch):
+            s.split(4)
+            while ops := s.get_ready_ops():
+                for op in ops:
+                    s.execute(op, replace_func=own if op.has_tag("gelu") else None)
+
+    class Two(df.NanoFlow):
+        def alternatives(self):
+            return [Replacing()]
+
+    model, x = stack(), torch.randn(8, 8)
+    compiled = df.compile(model, Two(min_tokens=0), {"never_slower": True})
+    with torch.no_grad(), pytest.warns(df.DynaFlowWarning, match="Replacing is no alternative"):
+        for _ in range(measured_steps(1) + 1):
+            torch.testing.assert_close(compiled(x), model(x))
+    (row,) = df.report(compiled).graphs[0]["plans"][0]["never_slower"]
+    assert row["parts"] in (1, 2)

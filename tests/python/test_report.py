@@ -1,3 +1,4 @@
+import gc
 import json
 
 import pytest
@@ -101,3 +102,23 @@ def test_serial_poisoned_and_delayed_runs_give_the_same_bits(compiled):
             compiled, poison=True, delays_us=lambda n: [200 * (i % 3) for i in range(n)]
         ):
             assert compiled(x).equal(expected)
+
+
+def test_reports_reach_what_others_compiled():
+    def model(x):
+        return x.sin() + 1
+
+    def strategies():
+        return [report.strategy for report in df.reports()].count("nanoflow")
+
+    torch.compiler.reset()  # what earlier tests left
+    gc.collect()
+    before = strategies()
+    options = {"strategy": "nanoflow", "min_tokens": 0}
+    compiled = torch.compile(model, backend="dynaflow", dynamic=True, options=options)
+    compiled(torch.randn(4, 3))
+    assert strategies() == before + 1
+    del compiled
+    torch.compiler.reset()
+    gc.collect()
+    assert strategies() == before

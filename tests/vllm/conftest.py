@@ -30,5 +30,5 @@ def model(tmp_path_factory):
     LlamaForCausalLM(config).save_pretrained(folder)
     words = Tokenizer(WordLevel({f"t{token}": token for token in range(2048)}, unk_token="t0"))
     words.pre_tokenizer = WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="t0").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)  # none is special
     return str(folder)

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "python"
 NO_SHM = PACKAGE / "dynaflow" / "bench" / "vllm" / "no_shm"
 BACKEND = {"mode": 2, "backend": "dynaflow.integrations.vllm.backend"}
+#: Variables that would put DynaFlow where a run has none, or take it away.
+OURS = ("DYNAFLOW_STRATEGY", "DYNAFLOW_DISABLE", "DYNAFLOW_LOG")
 #: Every step of 16 tokens or more is split, whether it pays or not.
 SPLIT = {"never_slower": False, "min_tokens": 16}
 
@@ -30,8 +33,9 @@ def free_port() -> int:
 def environment(world: int, shared_memory: bool) -> dict[str, str]:
     """What every process of a run finds; one core for each rank."""
     paths = [str(PACKAGE)] + [str(NO_SHM)] * (not shared_memory)
+    inherited = {name: text for name, text in os.environ.items() if name not in OURS}
     return {
-        **os.environ,
+        **inherited,
         "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -49,6 +53,19 @@ def with_dynaflow(options: dict[str, Any] | None) -> dict[str, Any]:
     return {"compilation_config": BACKEND, "additional_config": {"dynaflow": options}}
 
 
+def first_failure(ranks: list[subprocess.Popen], deadline: float) -> int | None:
+    """The rank that failed first, or did not end in time; None once all have succeeded."""
+    while True:
+        codes = [rank.poll() for rank in ranks]
+        bad = [index for index, code in enumerate(codes) if code not in (None, 0)]
+        late = [index for index, code in enumerate(codes) if code is None]
+        if bad or not late:
+            return bad[0] if bad else None
+        if time.monotonic() > deadline:
+            return late[0]
+        time.sleep(0.1)
+
+
 def run(
     folder: Path,
     engine: dict[str, Any],
@@ -60,7 +77,7 @@ def run(
     options: dict[str, Any] | None = None,
     wrong: bool = False,
     logits: bool = False,
-    timeout_s: float = 400,
+    timeout_s: float = 250,
 ) -> list[dict[str, Any]]:
     """The results of a job's ranks, which rank.py describes. `options`: see `with_dynaflow`."""
     engine = {"dtype": "float32", "tensor_parallel_size": world, **engine, **with_dynaflow(options)}
@@ -87,10 +104,10 @@ def run(
                 )
             )
     try:
-        codes = [rank.wait(timeout=timeout_s) for rank in ranks]
+        failed = first_failure(ranks, time.monotonic() + timeout_s)
     finally:
         for rank in ranks:
             rank.kill()
-    if any(codes):
-        pytest.fail((folder / f"{codes.index(max(codes, key=abs))}.log").read_text()[-4000:])
+    if failed is not None:
+        pytest.fail(f"rank {failed}: " + (folder / f"{failed}.log").read_text()[-4000:])
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]

@@ -36,6 +36,16 @@ class Server:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
 
+    def running(self) -> float:
+        """Requests that the engine is at work on."""
+        with urllib.request.urlopen(self._url("/metrics"), timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in lines
+            if line.startswith(("vllm:num_requests_running", "vllm:num_requests_waiting{"))
+        )
+
     def complete(self, prompt: str | list[int], tokens: int, **asked: Any) -> dict[str, Any]:
         """The choice that the completions door gives, greedily."""
         with self.open(prompt, tokens, **asked) as answer:
@@ -96,9 +106,9 @@ def serve(
     words = ["--dtype=float32", "--max-model-len=512", "--tensor-parallel-size=2", "--seed=0"]
     for name, value in with_dynaflow(options).items():
         words += [f"--{name.replace('_', '-')}", json.dumps(value)]
-    variables = environment(2, shared_memory=strategy is not None) | {"DYNAFLOW_LOG": "info"}
+    variables = environment(2, shared_memory=strategy is not None) | {"VLLM_LOGGING_LEVEL": "INFO"}
     if strategy is not None:
-        variables |= {"DYNAFLOW_STRATEGY": strategy, "VLLM_LOGGING_LEVEL": "INFO"}
+        variables["DYNAFLOW_STRATEGY"] = strategy
     with server.log.open("w") as log:
         process = subprocess.Popen(
             [*_VLLM, "serve", model, f"--port={server.port}", "--host=127.0.0.1", *words],

@@ -85,6 +85,15 @@ def test_two_hundred_requests_of_a_trace(tmp_path, model, world, prefix_caching)
     ours = run(tmp_path, engine, asked, 32, options=SPLIT, **how)
     assert ours[0]["tokens"] == stock[0]["tokens"]
     assert {len(tokens) for tokens in ours[0]["tokens"]} == {32}
+    (report,) = ours[0]["reports"]
+    assert report["fallbacks"] == []
+    steps = {
+        plan["parts"]: plan["counters"]["steps"]
+        for graph in report["graphs"]
+        for plan in graph["plans"]
+    }
+    assert max(steps) == world, "with a link every step of 16 tokens or more is split"
+    assert steps[world] > 20
 
 
 @pytest.mark.slow

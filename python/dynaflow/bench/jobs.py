@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dynaflow.bench.launch import RankError, run_ranks
+from dynaflow.bench.launch import run_ranks
 from dynaflow.bench.rank import RankContext
 
 
@@ -37,11 +37,14 @@ class Job:
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         how["services"] = {"command": self._commands.get, "answer": self._answers.put}
         self._thread = threading.Thread(target=self._run, args=(target, how), daemon=True)
+        self._ended: Exception | None = None
         self._thread.start()
         self._answer()
 
     def call(self, name: str, **arguments: Any) -> list[Any]:
         """Has every rank run its handler of this name; the results, by rank."""
+        if self._ended is not None:
+            raise self._ended
         self._commands.put((name, arguments))
         return self._answer()
 
@@ -53,11 +56,13 @@ class Job:
     def _run(self, target: str, how: dict[str, Any]) -> None:
         try:
             run_ranks(target, **how)
-        except RankError as error:
-            self._answers.put(error)
+            self._answers.put(RuntimeError("the job has ended"))
+        except Exception as error:
+            self._answers.put(error)  # raised where the answer is waited for
 
     def _answer(self) -> Any:
         answer = self._answers.get()
-        if isinstance(answer, RankError):
+        if isinstance(answer, Exception):
+            self._ended = answer
             raise answer
         return answer

@@ -13,6 +13,7 @@ from typing import Any
 from dynaflow.bench.bounds import Collective, Communication, communicate
 from dynaflow.bench.jobs import serve
 from dynaflow.bench.rank import RankContext
+from dynaflow.bench.sync import Meeting
 from dynaflow.bench.vllm.loads import Load
 from dynaflow.bench.workload import LlamaShape
 
@@ -45,14 +46,15 @@ def main(
 ) -> None:
     """Serves the model in `folder`: stock vLLM, or with DynaFlow and these options of it."""
     _prepare_environment(context)
-    server = _Server(_make_engine(folder, context.world, engine, options))
+    server = _Server(_make_engine(folder, context.world, engine, options), context.meeting)
     collectives = 2 * shape.layers + 1
 
     def talk(tokens: int) -> Communication:
         one = Collective("all_reduce", tokens * shape.hidden * 4)
         return communicate([one] * collectives, context)
 
-    serve(context, {"load": server.load, "communicate": talk, "report": _report})
+    handlers = {"load": server.load, "communicate": talk, "report": _report, "forget": _forget}
+    serve(context, handlers)
 
 
 def _prepare_environment(context: RankContext) -> None:
@@ -99,11 +101,18 @@ def _report() -> list[dict[str, Any]]:
     return [report.to_json() for report in df.reports()]
 
 
+def _forget() -> None:
+    from dynaflow import debug
+
+    debug.forget_plans()
+
+
 class _Server:
     """Steps an engine, noting how many tokens each step takes."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, meeting: Meeting) -> None:
         self._engine = engine
+        self._meeting = meeting
         self._scheduled: list[tuple[float, int]] = []
         scheduler = engine.engine_core.engine_core.scheduler
         schedule = scheduler.schedule
@@ -130,6 +139,7 @@ class _Server:
         self._scheduled.clear()
         seen: dict[int, list[float]] = {number: [] for number in range(len(prompts))}
         made: dict[int, tuple[int, ...]] = {}
+        self._meeting.barrier()
         begin = time.perf_counter()
         while engine.has_unfinished_requests():
             outputs = engine.step()

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dynaflow.bench.bounds import Bound, Collective, Communication
+from dynaflow.bench.bounds import Bound, Collective, Communication, hidden_share
 from dynaflow.bench.jobs import Job
 from dynaflow.bench.net import Loopback, ShapedLink
-from dynaflow.bench.stats import Summary, bootstrap, quartiles, ratio
+from dynaflow.bench.stats import Summary, quartiles, ratio
 from dynaflow.bench.ui import Display
 from dynaflow.bench.vllm.loads import Load
 from dynaflow.bench.vllm.rank import Served
@@ -23,7 +23,8 @@ from dynaflow.bench.workload import LlamaShape
 STOCK = "stock"
 SEQUENTIAL = "sequential"
 NANOFLOW = "nanoflow"
-#: The sequential plan with its collectives removed: its tokens are wrong, its time is C.
+#: The sequential plan with its collectives removed: its tokens are wrong, its time is C. vLLM's own
+#: gather of logits stays.
 COMPUTE = "compute only"
 #: DynaFlow's options by arm; None: it is not there.
 ARMS: dict[str, dict | None] = {
@@ -88,22 +89,19 @@ class Outcome:
         for steps in zip(*rounds, strict=True):
             (tokens,) = {tokens for tokens, _ in steps}
             compute_s = statistics.median(seconds for _, seconds in steps)
-            found.append(Bound(compute_s, self._network_s(tokens), self._host_s(tokens)))
+            found.append(
+                Bound(
+                    compute_s, step_bits(self.shape, tokens) / self.rate_bps, self._host_s(tokens)
+                )
+            )
         return found
 
     def hidden_share(self, arm: str) -> Summary:
         """Share of what could be hidden of the sequential plan's time, step by step, that was."""
-        bound_s = sum(bound.seconds for bound in self.bounds())
-
-        def share(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-            before, after = np.median(before, axis=-1), np.median(after, axis=-1)
-            return (before - after) / (before - bound_s)
-
-        return bootstrap(share, self.seconds(SEQUENTIAL), self.seconds(arm))
-
-    def _network_s(self, tokens: int) -> float:
-        one = Collective("all_reduce", tokens * self.shape.hidden * 4)
-        return 8 * (2 * self.shape.layers + 1) * one.sent(2) / self.rate_bps
+        spare_s = sum(bound.seconds - bound.compute_s for bound in self.bounds())
+        arms = (SEQUENTIAL, arm, COMPUTE)
+        # The bound moves with C from round to round; what it adds to C is that of the medians.
+        return hidden_share(*map(self.seconds, arms), network_s=0.0, host_s=spare_s)
 
     def _host_s(self, tokens: int) -> float:
         known = sorted(self.communication)
@@ -126,11 +124,16 @@ class Servers:
         return [self._once(arm, load, self._next_seed()) for _ in range(times)]
 
     def set_share(self, load: Load, share: float) -> float:
-        """Shapes the link so that N of the load is `share` of C; bits per second."""
+        """Shapes the link so that N of the load, which is one step, is `share` of C; its rate in
+        bits per second.
+        """
         self._link.set_rate(None)
         compute_s = statistics.median(one.seconds for one in self.serve(COMPUTE, load, 5)[1:])
-        whole = Outcome(load, self._shape, 1.0, {})
-        return self.set_rate(whole._network_s(load.tokens) / (share * compute_s))
+        return self.set_rate(step_bits(self._shape, sum(load.prompts)) / (share * compute_s))
+
+    def forget_decisions(self, arm: str) -> None:
+        """Has DynaFlow make its plans and take its measured decisions anew."""
+        self._jobs[arm].call("forget")
 
     def set_rate(self, rate_bps: float) -> float:
         """Shapes the link, and returns its rate in bits per second."""
@@ -170,6 +173,14 @@ class Servers:
         if arm != COMPUTE and len({one.tokens for one in ranks}) > 1:
             raise RuntimeError(f"{arm}: the ranks' tokens differ")
         return slowest(ranks)
+
+
+def step_bits(shape: LlamaShape, tokens: int) -> float:
+    """Bits that each of two ranks sends in a step: an all-reduce after the embedding, after each
+    attention and after each MLP.
+    """
+    one = Collective("all_reduce", tokens * shape.hidden * 4)
+    return 8 * (2 * shape.layers + 1) * one.sent(world=2)
 
 
 def slowest(ranks: list[Served]) -> Served:
