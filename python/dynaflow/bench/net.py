@@ -8,6 +8,7 @@ outlives the program that opened the link, however it ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -106,6 +107,7 @@ class ShapedLink:
         self.rate_bps: float | None = None
         try:
             self._open_namespaces()
+            self.congestion_control = self._set_congestion_control()
             self._join()
             self.set_rate(1e9)  # finds out now whether shaping is allowed
             self.set_rate(rate_bps)
@@ -117,7 +119,8 @@ class ShapedLink:
     def note(self) -> str:
         """One line for the reader: what the link is."""
         how = "an unprivileged user namespace" if self._user else "root"
-        return f"two network namespaces joined by a veth pair, shaped with tc tbf ({how})"
+        kind = f"shaped with tc tbf ({how}), TCP's congestion control {self.congestion_control}"
+        return f"two network namespaces joined by a veth pair, {kind}"
 
     def prefix(self, rank: int) -> list[str]:
         """Words to put before a command line so that it runs in the rank's namespace."""
@@ -186,11 +189,24 @@ class ShapedLink:
             self._inside(rank, "ip", "link", "set", name, "up")
             self._inside(rank, "ip", "link", "set", "lo", "up")
 
-    def _inside(self, rank: int, *command: str) -> None:
+    def _set_congestion_control(self) -> str:
+        """Cubic or Reno, whichever the machine allows. BBR, where it is the default, sends next to
+        nothing for 200 ms every ten seconds, to measure the round trip: a step waits for that.
+        """
+        path = "/proc/sys/net/ipv4/tcp_congestion_control"
+        for name in ("cubic", "reno"):
+            with contextlib.suppress(LinkError):
+                for rank in range(2):
+                    self._inside(rank, "sh", "-c", f"echo {name} > {path}")
+                break
+        return self._inside(0, "cat", path).strip()
+
+    def _inside(self, rank: int, *command: str) -> str:
         done = subprocess.run([*self.prefix(rank), *command], capture_output=True, text=True)
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()
             raise LinkError(f"`{' '.join(command)}` failed: {said[-1] if said else 'no message'}")
+        return done.stdout
 
 
 def open_link(rate_bps: float | None = None) -> ShapedLink | Loopback:
