@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from dynaflow.bench.figures import FIGURES
+from dynaflow.bench.figures import FIGURES, NEEDS
 
 #: What the demo and the figures import beyond what DynaFlow itself needs.
 REQUIRED = ("rich", "numpy", "transformers", "accelerate")
@@ -34,7 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; the exit status."""
     options = build_parser().parse_args(arguments)
-    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+    needed = (*REQUIRED, *NEEDS.get(getattr(options, "name", ""), ()))
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         print(f"dynaflow: not installed: {', '.join(missing)} (use pip install)", file=sys.stderr)
         return 2

@@ -12,3 +12,6 @@ FIGURES = {
     "plan-time": "dynaflow.bench.plan_time",
     "vllm": "dynaflow.bench.vllm.figure",
 }
+
+#: What a figure imports beyond that; `make bench-vllm` installs it for the figure of this name.
+NEEDS = {"vllm": ("vllm",)}

@@ -6,11 +6,10 @@ in any of them, as if each were a machine. NanoFlow runs as a user asks for it, 
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from dataclasses import dataclass
 
-from dynaflow.bench.net import LinkError, Loopback, ShapedLink
+from dynaflow.bench.net import Loopback, ShapedLink
 from dynaflow.bench.records import Record, figure, timing
 from dynaflow.bench.stats import quartiles
 from dynaflow.bench.ui import Display, milliseconds, percent, times
@@ -66,10 +65,8 @@ def run(
 ) -> list[Record]:
     """Measures every case, showing each as it comes; the records.
 
-    Raises LinkError where vLLM is not installed, or no link can be shaped.
+    Raises LinkError where no link can be shaped.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise LinkError("vLLM is not installed here; `make bench-vllm` does it in build/vllm")
     found: list[Record] = []
     with ShapedLink() as link, tempfile.TemporaryDirectory(prefix="dynaflow-") as folder:
         show.say(f"link: {link.note}")

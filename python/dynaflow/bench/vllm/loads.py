@@ -27,9 +27,9 @@ class Load:
         return [[source.randrange(vocabulary) for _ in range(length)] for length in self.prompts]
 
 
-#: One step of 2,048 tokens, and one of 800.
+#: One step of 2,048 tokens, and one of 1,200.
 PREFILL = Load("prefill of 8 x 256", (256,) * 8, (1,) * 8)
-LESS = Load("prefill of 4 x 200", (200,) * 4, (1,) * 4)
+LESS = Load("prefill of 6 x 200", (200,) * 6, (1,) * 6)
 #: Steps that are too small to split, or hardly large enough.
 SMALL = Load("8 x 16, 16 out", (16,) * 8, (16,) * 8)
 
