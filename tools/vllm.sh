@@ -9,8 +9,9 @@ own=$(.venv/bin/python tools/requirements.py dev pytest pytest-timeout rich acce
 # Builds for CUDA, which do not load beside a torch for the CPU; the tests need none of them.
 "$folder/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec
 "$folder/bin/python" tools/link_package.py
-# The command `vllm` looks up the version of a distribution of that name; this build has another.
+# The command `vllm` looks up the version of a distribution of that name; this build has another. Its
+# platform is told by the version's ending.
 site=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 mkdir -p "$site/vllm-$version.dist-info"
-printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s\n' "$version" \
+printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$version" \
   >"$site/vllm-$version.dist-info/METADATA"
