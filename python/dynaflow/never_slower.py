@@ -123,7 +123,8 @@ class Contest:
     ) -> None:
         self._asked = asked
         self._rivals = rivals
-        self._made: dict[int, list[Plan]] = {}  # of the rivals, by place: one for each bucket
+        # Of the rivals, by place, for each bucket: which values it holds, and the plan that serves.
+        self._made: dict[int, list[tuple[Callable[..., bool], Plan]]] = {}
         self._agreed = agreed
         self._timeout_s = timeout_s
         self._trials: dict[SizeClass, Trial] = {}
@@ -144,8 +145,8 @@ class Contest:
 
     def alternatives(self) -> list[Plan]:
         """Those that there are: made, and not yet known to be of no use."""
-        made = sorted(self._made.items())
-        return [plan for place, plans in made if place > SEQUENTIAL for plan in plans]
+        others = [rows for place, rows in sorted(self._made.items()) if place > SEQUENTIAL]
+        return [plan for rows in others for _, plan in rows if plan is not self._asked]
 
     def table(self) -> list[dict[str, Any]]:
         """For each size class: the ranges of the symbols' values, and what was decided: the `parts`
@@ -173,13 +174,19 @@ class Contest:
             with self._lock:
                 plan = self._find(place, values)
                 if plan is None:
-                    plan = self._rivals[place - 1](values) or self._asked
-                    self._made[place] = [*self._made.get(place, []), plan]
-        same = plan.plan.cut["parts"] == self._asked.plan.cut["parts"]
-        return self._asked if same else plan
+                    plan = self._make(place, values)
+        return plan
 
     def _find(self, place: int, values: list[int]) -> Plan | None:
-        return next((plan for plan in self._made.get(place, ()) if plan.accepts(*values)), None)
+        rows = self._made.get(place, ())
+        return next((plan for accepts, plan in rows if accepts(*values)), None)
+
+    def _make(self, place: int, values: list[int]) -> Plan:
+        made = self._rivals[place - 1](values) or self._asked
+        same = made.plan.cut["parts"] == self._asked.plan.cut["parts"]
+        plan = self._asked if same else made
+        self._made[place] = [*self._made.get(place, ()), (made.accepts, plan)]
+        return plan
 
     def _measured_step(
         self, sizes: SizeClass, tensors: list[Any], values: list[int]

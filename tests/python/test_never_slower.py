@@ -137,10 +137,14 @@ class Buckets:
         return plan
 
 
-def test_an_alternative_is_made_for_each_of_its_buckets(clock):
-    asked, other = FakePlan("asked", clock, 0.9), Buckets(clock, 0.5)
+def contest_of_buckets(clock, asked_s: float, other_s: float):
+    asked, other = FakePlan("asked", clock, asked_s), Buckets(clock, other_s)
     sequential = FakePlan("sequential", clock, 1.0, parts=1)
-    contest = Contest(asked, [lambda values: sequential, other], {}, None)
+    return Contest(asked, [lambda values: sequential, other], {}, None), asked, other
+
+
+def test_an_alternative_is_made_for_each_of_its_buckets(clock):
+    contest, asked, other = contest_of_buckets(clock, 0.9, 0.5)
     for _ in range(measured_steps(1)):
         contest.run([], [6])
     assert contest.table()[0]["parts"] == 3
@@ -150,9 +154,7 @@ def test_an_alternative_is_made_for_each_of_its_buckets(clock):
 
 
 def test_an_alternative_that_is_no_other_does_not_compete(clock):
-    asked, other = FakePlan("asked", clock, 0.5), Buckets(clock, 0.1)
-    sequential = FakePlan("sequential", clock, 1.0, parts=1)
-    contest = Contest(asked, [lambda values: sequential, other], {}, None)
+    contest, asked, other = contest_of_buckets(clock, 0.5, 0.1)
     for _ in range(measured_steps(1)):
         contest.run([], [4])
     assert [plan.runs for plan in other.made] == [0]
@@ -161,9 +163,7 @@ def test_an_alternative_that_is_no_other_does_not_compete(clock):
 
 
 def test_an_alternative_that_won_one_size_stays_and_is_made_again_after_it_lost_all(clock):
-    asked, other = FakePlan("asked", clock, 0.9), Buckets(clock, 1.5)
-    sequential = FakePlan("sequential", clock, 1.0, parts=1)
-    contest = Contest(asked, [lambda values: sequential, other], {}, None)
+    contest, _, other = contest_of_buckets(clock, 0.9, 1.5)
 
     def decide(value):
         for _ in range(measured_steps(1)):

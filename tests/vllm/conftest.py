@@ -10,24 +10,16 @@ collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["test_*.py"]
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     """A Llama with random weights and a word for each token, as a folder."""
-    import torch
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=2048,
-        max_position_embeddings=4096,
-    )
+    from dynaflow.bench.workload import LlamaShape, build_model
+
+    shape = LlamaShape(256, 704, layers=3, heads=4, kv_heads=2, vocabulary=2048)
     folder = tmp_path_factory.mktemp("model")
-    LlamaForCausalLM(config).save_pretrained(folder)
+    build_model(shape).save_pretrained(folder)
     words = Tokenizer(WordLevel({f"t{token}": token for token in range(2048)}, unk_token="t0"))
     words.pre_tokenizer = WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)  # none is special

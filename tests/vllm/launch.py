@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dynaflow.bench.net import free_port
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "python"
@@ -21,13 +22,6 @@ BACKEND = {"mode": 2, "backend": "dynaflow.integrations.vllm.backend"}
 OURS = ("DYNAFLOW_STRATEGY", "DYNAFLOW_DISABLE", "DYNAFLOW_LOG")
 #: Every step of 16 tokens or more is split, whether it pays or not.
 SPLIT = {"never_slower": False, "min_tokens": 16}
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def environment(world: int, shared_memory: bool) -> dict[str, str]:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch import environment, free_port, with_dynaflow
+from launch import environment, with_dynaflow
+
+from dynaflow.bench.net import free_port
 
 _VLLM = [sys.executable, "-m", "vllm.entrypoints.cli.main"]
 _START_S = 300

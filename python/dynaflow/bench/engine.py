@@ -53,6 +53,14 @@ def variant_arm(compiled, arm: str, parts: int = 2) -> Callable[..., Any]:
     raise ValueError(f"no variant {arm!r}; there are: {[NANOFLOW, GUARDED, COMPUTE]}")
 
 
+def guard_steps() -> int:
+    """Steps of one range of sizes after which NanoFlow, asked for by name, has decided."""
+    from dynaflow.never_slower import measured_steps
+    from dynaflow.strategy import make_strategy
+
+    return measured_steps(len(make_strategy(NANOFLOW, {}).alternatives()))
+
+
 def cut_arm(compiled, fractions: list[float]) -> Callable[..., Any]:
     """NanoFlow on the capture of `compiled`, with these shares of the batch as its parts."""
     import dynaflow as df

@@ -22,7 +22,6 @@ from dynaflow.bench.bounds import (
 from dynaflow.bench.rank import RankContext
 from dynaflow.bench.stats import Rounds, Samples, Stop, Summary, interleave
 from dynaflow.bench.workload import Batch, LlamaShape, build_model
-from dynaflow.never_slower import measured_steps
 
 #: How often C is measured to choose the link's rate.
 RATE_ROUNDS = Rounds(least=5, most=5, warmup=1)
@@ -110,7 +109,7 @@ class Experiment:
         """Takes the steps after which the guarded arm has decided for this batch and this link."""
         self.arms[engine.GUARDED] = engine.variant_arm(self.arms[engine.SEQUENTIAL], engine.GUARDED)
         inputs = batch.inputs()
-        for _ in range(measured_steps(alternatives=1)):
+        for _ in range(engine.guard_steps()):
             self.context.meeting.barrier()
             self.run(engine.GUARDED, inputs)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 
+from dynaflow.bench.engine import guard_steps
 from dynaflow.bench.net import Loopback, ShapedLink
 from dynaflow.bench.records import Record, figure, timing
 from dynaflow.bench.stats import quartiles
@@ -25,8 +26,8 @@ from dynaflow.bench.vllm.servers import (
     Servers,
     start,
 )
-from dynaflow.bench.workload import FULL, LlamaShape
-from dynaflow.never_slower import measured_steps, row_text
+from dynaflow.bench.workload import FULL, LlamaShape, build_model
+from dynaflow.never_slower import row_text
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def run(
         show.say(f"link: {link.note}")
         show.say("shared-memory all-reduce: off in every arm, by dynaflow.bench.vllm.no_shm")
         show.say(f"vLLM: {ENGINE}, else its defaults; DynaFlow: {ARMS[NANOFLOW]}")
-        _save_model(shape, folder)
+        build_model(shape).save_pretrained(folder)
         with start(show, link, folder, shape) as servers:
             for number, case in enumerate(cases):
                 show.progress(f"measuring {case.name}", 0.15 + 0.85 * number / len(cases))
@@ -85,14 +86,6 @@ def run(
     return found
 
 
-def _save_model(shape: LlamaShape, folder: str) -> None:
-    import torch
-    from transformers import LlamaForCausalLM
-
-    torch.manual_seed(0)
-    LlamaForCausalLM(shape.config()).save_pretrained(folder)
-
-
 def _measure(servers: Servers, case: Case) -> Outcome:
     if case.share is None:
         servers.set_rate(case.rate_bps)
@@ -100,7 +93,7 @@ def _measure(servers: Servers, case: Case) -> Outcome:
         servers.set_share(case.load, case.share)
     servers.forget_decisions(NANOFLOW)
     for load in case.warm:
-        servers.serve(NANOFLOW, load, measured_steps(alternatives=1))
+        servers.serve(NANOFLOW, load, guard_steps())
     return servers.compare(case.load, case.rounds)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from dynaflow.bench.workload import request_lengths
+from dynaflow.bench.bounds import Collective
+from dynaflow.bench.workload import LlamaShape, request_lengths
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,8 @@ def trace_load(trace: str, requests: int, longest: int, most_out: int) -> Load:
         tuple(min(prompt, longest) for prompt, _ in lengths),
         tuple(min(output, most_out) for _, output in lengths),
     )
+
+
+def step_collectives(shape: LlamaShape, tokens: int) -> list[Collective]:
+    """Those of a step in float32: after the embedding, each attention and each MLP."""
+    return [Collective("all_reduce", tokens * shape.hidden * 4)] * (2 * shape.layers + 1)

@@ -10,11 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dynaflow.bench.bounds import Collective, Communication, communicate
+from dynaflow.bench.bounds import Communication, communicate
 from dynaflow.bench.jobs import serve
 from dynaflow.bench.rank import RankContext
 from dynaflow.bench.sync import Meeting
-from dynaflow.bench.vllm.loads import Load
+from dynaflow.bench.vllm.loads import Load, step_collectives
 from dynaflow.bench.workload import LlamaShape
 
 #: A platform that is vLLM's own but for ranks that do not share memory: one machine has a link.
@@ -47,11 +47,9 @@ def main(
     """Serves the model in `folder`: stock vLLM, or with DynaFlow and these options of it."""
     _prepare_environment(context)
     server = _Server(_make_engine(folder, context.world, engine, options), context.meeting)
-    collectives = 2 * shape.layers + 1
 
     def talk(tokens: int) -> Communication:
-        one = Collective("all_reduce", tokens * shape.hidden * 4)
-        return communicate([one] * collectives, context)
+        return communicate(step_collectives(shape, tokens), context)
 
     handlers = {"load": server.load, "communicate": talk, "report": _report, "forget": _forget}
     serve(context, handlers)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dynaflow.bench.bounds import Bound, Collective, Communication, hidden_share
+from dynaflow.bench.bounds import Bound, Communication, bytes_sent, hidden_share, link_rate
 from dynaflow.bench.jobs import Job
 from dynaflow.bench.net import Loopback, ShapedLink
 from dynaflow.bench.stats import Summary, quartiles, ratio
 from dynaflow.bench.ui import Display
-from dynaflow.bench.vllm.loads import Load
+from dynaflow.bench.vllm.loads import Load, step_collectives
 from dynaflow.bench.vllm.rank import Served
 from dynaflow.bench.workload import LlamaShape
 
@@ -35,6 +35,8 @@ ARMS: dict[str, dict | None] = {
 }
 #: What vLLM is told in every arm, beside the model; all else is its default.
 ENGINE = {"max_model_len": 2048, "max_num_batched_tokens": 2048, "max_num_seqs": 64}
+#: Ranks of a server that has a link.
+WORLD = 2
 _TARGET = "dynaflow.bench.vllm.rank:main"
 _TIMEOUT_S = 4 * 3600.0
 #: Sizes of step at which communication's own processor time is measured.
@@ -89,11 +91,8 @@ class Outcome:
         for steps in zip(*rounds, strict=True):
             (tokens,) = {tokens for tokens, _ in steps}
             compute_s = statistics.median(seconds for _, seconds in steps)
-            found.append(
-                Bound(
-                    compute_s, step_bits(self.shape, tokens) / self.rate_bps, self._host_s(tokens)
-                )
-            )
+            sent = bytes_sent(step_collectives(self.shape, tokens), WORLD)
+            found.append(Bound(compute_s, 8 * sent / self.rate_bps, self._host_s(tokens)))
         return found
 
     def hidden_share(self, arm: str) -> Summary:
@@ -123,22 +122,20 @@ class Servers:
         """Serves a load so many times, with other prompts each time."""
         return [self._once(arm, load, self._next_seed()) for _ in range(times)]
 
-    def set_share(self, load: Load, share: float) -> float:
-        """Shapes the link so that N of the load, which is one step, is `share` of C; its rate in
-        bits per second.
-        """
+    def set_share(self, load: Load, share: float) -> None:
+        """Shapes the link so that N of the load, which is one step, is `share` of C."""
         self._link.set_rate(None)
         compute_s = statistics.median(one.seconds for one in self.serve(COMPUTE, load, 5)[1:])
-        return self.set_rate(step_bits(self._shape, sum(load.prompts)) / (share * compute_s))
+        collectives = step_collectives(self._shape, sum(load.prompts))
+        self.set_rate(link_rate(collectives, WORLD, compute_s, share))
 
     def forget_decisions(self, arm: str) -> None:
         """Has DynaFlow make its plans and take its measured decisions anew."""
         self._jobs[arm].call("forget")
 
-    def set_rate(self, rate_bps: float) -> float:
-        """Shapes the link, and returns its rate in bits per second."""
+    def set_rate(self, rate_bps: float) -> None:
+        """Shapes the link to so many bits per second."""
         self._link.set_rate(rate_bps)
-        return rate_bps
 
     def compare(self, load: Load, rounds: int) -> Outcome:
         """Every arm once a round, in another order each round; one round before does not count."""
@@ -175,14 +172,6 @@ class Servers:
         return slowest(ranks)
 
 
-def step_bits(shape: LlamaShape, tokens: int) -> float:
-    """Bits that each of two ranks sends in a step: an all-reduce after the embedding, after each
-    attention and after each MLP.
-    """
-    one = Collective("all_reduce", tokens * shape.hidden * 4)
-    return 8 * (2 * shape.layers + 1) * one.sent(world=2)
-
-
 def slowest(ranks: list[Served]) -> Served:
     """A load's times by the slowest rank, step by step; all else as the first rank saw it."""
     (tokens,) = {tuple(tokens for tokens, _ in one.steps) for one in ranks}
@@ -204,7 +193,7 @@ def start(
     folder: str,
     shape: LlamaShape,
     arms: Sequence[str] = tuple(ARMS),
-    world: int = 2,
+    world: int = WORLD,
 ) -> Iterator[Servers]:
     """The arms' servers of the model in `folder`, started one after the other."""
     with ExitStack() as stack:
